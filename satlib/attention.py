@@ -1,0 +1,54 @@
+# Written by `python -m satlib.tangle` from chapters/attention.md: edit that.
+"""Additive attention: weigh the regions of a picture, then mix them into one vector."""
+
+import torch
+from torch import nn
+
+
+class Attention(nn.Module):
+    """Weigh the regions of a picture by a hidden state (Bahdanau et al., 2015, A.1.2).
+
+    Scores, weights and context are equations 4 to 6 of Xu et al., 2015, with
+    e_i = v · ReLU(U a_i + W h) for the score. All leading dimensions broadcast.
+    """
+
+    def __init__(self, encoder_dim, decoder_dim, attention_dim):
+        super().__init__()
+        self.encoder_att = nn.Linear(encoder_dim, attention_dim)  # U
+        self.decoder_att = nn.Linear(decoder_dim, attention_dim)  # W
+        self.full_att = nn.Linear(attention_dim, 1)  # v
+
+    def keys(self, regions):
+        """Give U a_i: (B, P, D) -> (B, P, A). It is the same for every word."""
+        _check_width("regions", regions, "encoder_dim", self.encoder_att.in_features)
+        return self.encoder_att(regions)
+
+    def query(self, hidden):
+        """Give W h: (B, H) -> (B, A)."""
+        _check_width("hidden", hidden, "decoder_dim", self.decoder_att.in_features)
+        return self.decoder_att(hidden)
+
+    def scores(self, keys, query):
+        """Give e: (B, P, A), (B, A) -> (B, P)."""
+        return self.full_att(torch.relu(keys + query.unsqueeze(-2))).squeeze(-1)
+
+    def alpha(self, keys, query):
+        """Give the weights: (B, P, A), (B, A) -> (B, P), each row adding up to one."""
+        return torch.softmax(self.scores(keys, query), dim=-1)
+
+    def forward(self, encoder_out, hidden):
+        """Give context and weights: (B, P, D), (B, H) -> (B, D), (B, P).
+
+        Raises ValueError where the last dimension is not the one of the layers.
+        """
+        alpha = self.alpha(self.keys(encoder_out), self.query(hidden))
+        context = (alpha.unsqueeze(-2) @ encoder_out).squeeze(-2)
+        return context, alpha
+
+
+def _check_width(name, tensor, dimension, width):
+    if tensor.shape[-1] != width:
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}, but this attention was built "
+            f"with {dimension}={width}, which must be the last number"
+        )

@@ -1,0 +1,100 @@
+# Written by `python -m satlib.tangle` from chapters/bleu.md: edit that.
+"""Scores for captions: BLEU from its formula, CIDEr-D and ROUGE-L.
+
+A caption is a list of words. `references` holds, for each picture, the list of the
+captions that people wrote; `hypotheses` holds, for each picture, the one to score.
+"""
+
+from collections import Counter
+from math import exp, prod
+
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
+
+
+def ngrams(words, n):
+    """Count the runs of `n` neighbouring words; give a Counter of tuples."""
+    return Counter(zip(*(words[i:] for i in range(n)), strict=False))
+
+
+def clipped_counts(captions, words, n):
+    """Count the n-grams of `words` that the references `captions` match, and all.
+
+    An n-gram is matched at most as often as one reference holds it (Papineni et al.
+    2002, section 2.1). A caption of fewer than `n` words counts as one n-gram that is
+    not matched, as it does in nltk.
+    """
+    counts, most = ngrams(words, n), Counter()
+    for caption in captions:
+        most |= ngrams(caption, n)
+    return (counts & most).total(), max(1, counts.total())
+
+
+def check_pairs(references, hypotheses):
+    """Raise an error unless every hypothesis is a list of words with references."""
+    if len(references) != len(hypotheses):
+        raise ValueError(
+            f"{len(references)} lists of references for {len(hypotheses)} hypotheses; "
+            "give one list of references for each hypothesis"
+        )
+    if len(hypotheses) == 0:
+        raise ValueError("no hypotheses: there is nothing to score")
+    for i, (captions, words) in enumerate(zip(references, hypotheses, strict=True)):
+        if any(isinstance(caption, str) for caption in (captions, *captions, words)):
+            raise TypeError(f"image {i}: a caption is a string; split it into words")
+        if not any(captions):
+            raise ValueError(f"image {i} (the first is 0) has no reference captions")
+
+
+def precisions(references, hypotheses, max_n=4):
+    """Give the corpus's clipped precisions of 1-grams to `max_n`-grams, each 0 to 1."""
+    pairs = list(zip(references, hypotheses, strict=True))
+    result = []
+    for n in range(1, max_n + 1):
+        counts = [clipped_counts(captions, words, n) for captions, words in pairs]
+        matched, found = map(sum, zip(*counts, strict=True))
+        result.append(matched / found)
+    return result
+
+
+def closest_length(captions, words):
+    """Give the length of the reference closest to that of `words`, in words."""
+    return min((abs(len(c) - len(words)), len(c)) for c in captions)[1]
+
+
+def brevity_penalty(reference_length, length):
+    """Give the factor from 0 to 1 for captions of `length` words in all.
+
+    It is 1 from `reference_length` words on (Papineni et al. 2002, section 2.3).
+    """
+    return min(1.0, exp(1 - reference_length / length)) if length else 0.0
+
+
+def corpus_bleu(references, hypotheses, max_n=4):
+    """Give [BLEU-1, …, BLEU-`max_n`] of a corpus, each 0 to 1.
+
+    `references` is a list per hypothesis of captions, a caption a list of words (or of
+    token ids). Unsmoothed: exactly 0 where a precision is 0 (Papineni et al. 2002).
+    Raises ValueError if the numbers of both differ, if there are none, or if an image
+    has no reference; TypeError if a caption is a string.
+    """
+    check_pairs(references, hypotheses)
+    closest = map(closest_length, references, hypotheses)
+    penalty = brevity_penalty(sum(closest), sum(map(len, hypotheses)))
+    p = precisions(references, hypotheses, max_n)
+    return [penalty * prod(p[:n]) ** (1 / n) for n in range(1, max_n + 1)]
+
+
+def scores(references, hypotheses):
+    """Score a corpus; give a dict of BLEU-1 to BLEU-4, CIDEr-D and ROUGE-L.
+
+    BLEU and ROUGE-L (Lin 2004) lie in 0 to 1, CIDEr-D (Vedantam et al. 2015) in 0 to
+    10. Words are strings without spaces. Raises the errors of `corpus_bleu`.
+    """
+    bleu = corpus_bleu(references, hypotheses)
+    result = {f"BLEU-{n}": score for n, score in enumerate(bleu, start=1)}
+    people = {i: [" ".join(c) for c in cs if c] for i, cs in enumerate(references)}
+    model = {i: [" ".join(words)] for i, words in enumerate(hypotheses)}
+    result["CIDEr-D"] = float(Cider().compute_score(people, model)[0])
+    result["ROUGE-L"] = float(Rouge().compute_score(people, model)[0])
+    return result

@@ -1,0 +1,150 @@
+# Written by `python -m satlib.tangle` from chapters/features.md: edit that.
+"""Mini-batches of images or cached cells with their captions; the feature cache."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import h5py
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from satlib.dataset import file_path, progress
+
+
+class CaptionDataset(Dataset):
+    """One split ("TRAIN", "VAL" or "TEST") of the data files `base` in `output`.
+
+    Item i is image i, uint8 (3, S, S), or its cells (C, D) in float16 if `features`
+    is a feature cache; its captions (k, L), and their lengths (k,), as int64.
+    """
+
+    def __init__(self, output, base, split, features=None):
+        self.path = Path(features or file_path(output, split, "IMAGES", base))
+        self.key = "cells" if features else "images"
+        with h5py.File(file_path(output, split, "IMAGES", base)) as file:
+            count, per_image = len(file["images"]), file.attrs["captions_per_image"]
+        rows = _read_json(file_path(output, split, "CAPTIONS", base))
+        lengths = _read_json(file_path(output, split, "CAPLENS", base))
+        if not len(rows) == len(lengths) == count * per_image:
+            raise ValueError(
+                f"{base}, {split}: {count} images with {per_image} captions each, but "
+                f"{len(rows)} rows and {len(lengths)} lengths; write the files again"
+            )
+        self.captions = torch.tensor(rows).view(count, per_image, -1)
+        self.lengths = torch.tensor(lengths).view(count, per_image)
+        self._file = self._process = None
+
+    def __len__(self):
+        return len(self.captions)
+
+    def __getitem__(self, index):
+        if self._process != os.getpid():
+            self._file, self._process = h5py.File(self.path), os.getpid()
+        image = torch.from_numpy(self._file[self.key][index])
+        return image, self.captions[index], self.lengths[index]
+
+    def __getstate__(self):
+        return self.__dict__ | {"_file": None, "_process": None}
+
+
+def _read_json(path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def collate(items):
+    """Stack items into images (B, …), captions (k·B, L) and lengths (k·B,)."""
+    images, captions, lengths = default_collate(items)
+    return images, captions.flatten(0, 1), lengths.flatten()
+
+
+def batches(dataset, batch_size, seed=None, workers=0):
+    """Give a loader of mini-batches of `batch_size` images with all their captions.
+
+    With a `seed` the order is shuffled, by that seed; without, it is the dataset's.
+    """
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return DataLoader(
+        dataset,
+        batch_size,
+        shuffle=seed is not None,
+        generator=generator,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def cache_key(encoder, images):
+    """Give a digest of the encoder and of the contents of the file `images`."""
+    with h5py.File(images) as file:
+        contents = file.attrs["sha256"]
+    return hashlib.sha256(f"{encoder.fingerprint()} {contents}".encode()).hexdigest()
+
+
+def is_cached(encoder, images, features):
+    """Tell whether the file `features` holds this encoder's cells of these images."""
+    if not Path(features).exists():
+        return False
+    with h5py.File(features) as file:
+        return file.attrs["key"] == cache_key(encoder, images)
+
+
+@torch.inference_mode()
+def cache_features(encoder, images, features, batch_size=32):
+    """Write the cells of all images of the HDF5 file `images` to the file `features`.
+
+    Nothing is done if they are there, and an interrupted run is taken up again. The
+    encoder runs where its parameters are. Raises OSError where the disk is too small.
+    """
+    if is_cached(encoder, images, features):
+        return features
+    device = next(encoder.parameters()).device
+    partial, key = Path(f"{features}.part"), cache_key(encoder, images)
+    with h5py.File(images) as source:
+        pictures = source["images"]
+        with _open_partial(partial, key, encoder, pictures) as target:
+            starts = range(target["done"][()], len(pictures), batch_size)
+            for start in progress(starts, f"cells of {Path(images).name}"):
+                batch = torch.from_numpy(pictures[start : start + batch_size])
+                cells = encoder(batch.to(device)).half().cpu().numpy()
+                target["cells"][start : start + len(batch)] = cells
+                target.flush()  # the cells before the counter that vouches for them
+                target["done"][()] = start + len(batch)
+                target.flush()
+    partial.replace(features)
+    return features
+
+
+def _open_partial(path, key, encoder, pictures):
+    if path.exists():
+        try:
+            file = h5py.File(path, "r+")
+            if file.attrs.get("key") == key:
+                return file
+            file.close()
+        except OSError:  # killed while the space was laid out
+            pass
+    device = next(encoder.parameters()).device
+    sample = torch.zeros(1, *pictures.shape[1:], dtype=torch.uint8, device=device)
+    shape = len(pictures), *encoder(sample).shape[1:]
+    _check_space(path, 2 * math.prod(shape), len(pictures))
+    file = h5py.File(path, "w")
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    file.create_dataset("cells", shape, "float16", dcpl=layout)
+    file.create_dataset("done", (), "int64", data=0)
+    file.attrs["key"] = key
+    file.flush()
+    return file
+
+
+def _check_space(path, size, count):
+    free = shutil.disk_usage(path.parent).free
+    total, each = size / 1e9, size / max(count, 1) / 1e3
+    print(f"{path.stem}: {each:.0f} kB an image, {total:.2f} GB")
+    if size > free:
+        raise OSError(f"{path} needs {total:.1f} GB; {free / 1e9:.1f} GB are free")

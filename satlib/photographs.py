@@ -147,9 +147,9 @@ def make_room(folder, count, size=256):
     """Make the folder; say, and check, what `count` squares need there (OSError)."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     each, free = 3 * size**2, shutil.disk_usage(folder).free
-    need = f"{count:,} photographs of {each:,} bytes: {count * each / 1e9:.2f} GB"
+    need = f"{count:,} photographs of {each:,} bytes: {count * each / 1e6:,.1f} MB"
     if count * each > free:
-        raise OSError(f"{folder}: {need}, but only {free / 1e9:.2f} GB are free")
+        raise OSError(f"{folder}: {need}, but only {free / 1e6:,.1f} MB are free")
     print(need)
 
 
@@ -175,7 +175,9 @@ def write_images(path, folder, names, captions_per_image, size=256, skip=False):
             images[len(kept)] = square
             digest.update(square)
             kept.append(name)
-        images.resize(len(kept), axis=0)
+        if len(kept) < len(names):
+            print(f"left out {len(names) - len(kept)} of {len(names)} photographs")
+            images.resize(len(kept), axis=0)
         file.attrs["captions_per_image"] = captions_per_image
         file.attrs["sha256"] = digest.hexdigest()
     return kept

@@ -1,0 +1,33 @@
+"""A tiny captioned world for tests: flat pictures, captions that name the colour."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
+
+
+def write_world(folder, count=20):
+    """Write `count` pictures, a caption table and split lists; give the folder."""
+    images = folder / "Images"
+    images.mkdir(parents=True)
+    names, lines = [], ["image,caption"]
+    for number in range(count):
+        colour, rgb = list(COLOURS.items())[number % 3]
+        name = f"{number:03}.png"
+        picture = np.full((48, 64, 3), rgb, np.uint8)
+        picture[10:20, number % 20 : number % 20 + 20] = 255 - number
+        Image.fromarray(picture).save(images / name)
+        lines += [f"{name},A {colour} picture.", f"{name},The picture is {colour}."]
+        names.append(name)
+    (folder / "captions.csv").write_text("\n".join(lines))
+    cuts = {"train": names[:-8], "val": names[-8:-4], "test": names[-4:]}
+    for split, own in cuts.items():
+        (folder / f"{split}.txt").write_text("\n".join(own))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """The folder of a tiny captioned world: Images/, captions.csv, train.txt, …"""
+    return write_world(tmp_path_factory.mktemp("world") / "small")

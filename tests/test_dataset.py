@@ -1,0 +1,440 @@
+"""The dataset room: the worked example, the fixed files, interruption."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from satlib.captions import SPLITS, read_captions, read_splits
+from satlib.dataset import (
+    build_word_map,
+    captions_that_fit,
+    choose_captions,
+    count_words,
+    create_input_files,
+    encode_caption,
+    file_path,
+    read_file,
+    split_images,
+)
+
+FLICKR8K = Path(__file__).parents[2] / "shared" / "flickr8k"
+EXAMPLE = """image,caption
+img1.jpg,A cat.
+img1.jpg,Black cat.
+img1.jpg,Cat on mat.
+img2.jpg,A dog.
+img2.jpg,Brown dog.
+img3.jpg,A bird.
+img3.jpg,Blue bird.
+img3.jpg,Bird flies.
+img4.jpg,A fish.
+"""
+COUNTS = {"a": 4, "cat": 3, "black": 1, "on": 1, "mat": 1, "dog": 2, "brown": 1}
+COUNTS |= {"bird": 3, "blue": 1, "flies": 1, "fish": 1}
+WORD_MAP = {"<pad>": 0, "a": 1, "cat": 2, "dog": 3, "bird": 4}
+WORD_MAP |= {"<start>": 5, "<end>": 6, "<unk>": 7}
+OPTIONS = {"caps_per_img": 2, "min_freq": 1, "max_length": 4, "vocabulary": "all"}
+BASE = "example_2_cap_per_img_1_min_word_freq"
+EMPTY = "ignore:no image for:UserWarning"
+
+
+@pytest.fixture
+def example(tmp_path):
+    """A folder with captions.csv and the four pictures, each of one colour."""
+    (tmp_path / "captions.csv").write_text(EXAMPLE)
+    (tmp_path / "images").mkdir()
+    for number in range(1, 5):
+        colour = (50 * number, 0, 0)
+        path = tmp_path / "images" / f"img{number}.jpg"
+        Image.new("RGB", (40, 30), colour).save(path, quality=95)
+    return tmp_path
+
+
+def create(folder, **options):
+    paths = folder / "captions.csv", folder / "images", folder / "out"
+    return create_input_files("example", *paths, **OPTIONS | options)
+
+
+def contents(folder):
+    """Everything a run wrote: bytes of the JSON files, arrays and attributes."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".json":
+            found[path.name] = path.read_bytes()
+        else:
+            with h5py.File(path) as file:
+                found[path.name] = file["images"][:].tobytes(), dict(file.attrs)
+    return found
+
+
+def test_example_1_caption_map_and_counts(example):
+    captions = read_captions(example / "captions.csv").captions
+    assert captions == {
+        "img1.jpg": [["a", "cat"], ["black", "cat"], ["cat", "on", "mat"]],
+        "img2.jpg": [["a", "dog"], ["brown", "dog"]],
+        "img3.jpg": [["a", "bird"], ["blue", "bird"], ["bird", "flies"]],
+        "img4.jpg": [["a", "fish"]],
+    }
+    counts = count_words(captions, captions)
+    assert list(counts.items()) == list(COUNTS.items())
+    assert count_words(captions, ["img4.jpg", "img2.jpg"]) == {
+        "a": 2,
+        "dog": 2,
+        "brown": 1,
+        "fish": 1,
+    }
+
+
+def test_example_2_split():
+    names = ["img1.jpg", "img2.jpg", "img3.jpg", "img4.jpg"]
+    assert np.random.RandomState(28).permutation(4).tolist() == [0, 2, 3, 1]
+    with pytest.warns(UserWarning, match=r"for val: 4 images.*0\.8 \* 4.*= 3.*= 3"):
+        parts = split_images(names, np.random.RandomState(28))
+    train = ["img1.jpg", "img3.jpg", "img4.jpg"]
+    assert parts == {"train": train, "val": [], "test": ["img2.jpg"]}
+
+
+def test_example_3_word_map():
+    word_map = build_word_map(COUNTS, min_freq=1)
+    assert list(word_map.items()) == list(WORD_MAP.items())
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_example_4_and_5_files(example):
+    assert create(example) == BASE
+    assert len(list((example / "out").iterdir())) == 14
+    with h5py.File(file_path(example / "out", "train", "images", BASE)) as file:
+        images = file["images"][:]
+        assert images.shape == (3, 3, 256, 256) and images.dtype == np.uint8
+        assert file.attrs["captions_per_image"] == 2
+        reds = images[:, 0, 0, 0].astype(int)
+        assert np.abs(reds - [50, 150, 200]).max() <= 3  # img1, img3, img4
+        assert images[:, 1:].max() <= 3
+
+    def read(split, kind):
+        return read_file(example / "out", split, kind, BASE)
+
+    assert read(None, "wordmap") == WORD_MAP
+    rows = read("train", "captions")
+    assert rows[:2] == [[5, 1, 2, 6], [5, 7, 2, 6]]  # a cat, black cat
+    of_bird = ([5, 1, 4, 6], [5, 7, 4, 6], [5, 4, 7, 6])  # a, blue, flies
+    assert rows[2] != rows[3] and rows[2] in of_bird and rows[3] in of_bird
+    assert rows[4:] == [[5, 1, 7, 6], [5, 1, 7, 6]]  # a fish, twice
+    assert read("train", "caplens") == [4] * 6
+    assert read("test", "captions") == [[5, 1, 3, 6], [5, 7, 3, 6]]
+    assert read("test", "references") == [
+        {"file": "img2.jpg", "captions": [["a", "dog"], ["brown", "dog"]]}
+    ]
+    assert read("train", "references")[0] == {
+        "file": "img1.jpg",
+        "captions": [["a", "cat"], ["black", "cat"], ["cat", "on", "mat"]],
+    }
+    assert [read("val", kind) for kind in ("captions", "caplens", "references")] == [
+        [],
+        [],
+        [],
+    ]
+    with h5py.File(file_path(example / "out", "VAL", "IMAGES", BASE)) as file:
+        assert file["images"].shape == (0, 3, 256, 256)
+
+
+def test_example_5_rows():
+    assert encode_caption(["a", "bird"], WORD_MAP, 4) == [5, 1, 4, 6]
+    assert encode_caption(["bird", "flies"], WORD_MAP, 4) == [5, 4, 7, 6]
+    assert encode_caption(["a"], WORD_MAP, 4) == [5, 1, 6, 0]
+    captions = {"a": [["cat", "on", "mat"], ["cat"]], "b": [["cat", "on", "mat"]]}
+    assert captions_that_fit(captions, 4) == {"a": [["cat"]]}
+    assert captions_that_fit(captions, 5) == captions
+
+
+WORDS = st.lists(
+    st.sampled_from(["the", "quick", "brown", "fox", "jumps", "over", "dogs"])
+)
+
+
+@given(st.lists(WORDS, min_size=1), st.integers(0, 3), st.integers(0, 4))
+def test_rows_lead_back_to_the_words(captions, min_freq, extra):
+    counts = count_words({"image": captions}, ["image"])
+    word_map = build_word_map(counts, min_freq)
+    assert sorted(word_map.values()) == list(range(len(word_map)))
+    token = {number: word for word, number in word_map.items()}
+    longest = max(map(len, captions)) + 2 + extra
+    for words in captions:
+        row = encode_caption(words, word_map, longest)
+        assert len(row) == longest
+        start, *inner, end = [token[n] for n in row[: len(words) + 2]]
+        assert (start, end) == ("<start>", "<end>")
+        assert inner == [w if counts[w] > min_freq else "<unk>" for w in words]
+        assert set(row[len(words) + 2 :]) <= {0}
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+def test_choice_of_captions(own, count, seed):
+    captions = [[str(n)] for n in range(own)]
+    chosen = choose_captions(captions, count, np.random.RandomState(seed))
+    assert chosen == choose_captions(captions, count, np.random.RandomState(seed))
+    assert len(chosen) == count
+    assert len({c[0] for c in chosen}) == min(own, count)
+    if own <= count:
+        assert chosen[:own] == captions
+
+
+def test_the_sample_is_random():
+    captions, random = [["a"], ["b"], ["c"]], np.random.RandomState(0)
+    seen = {choose_captions(captions, 1, random)[0][0] for _ in range(50)}
+    assert seen == {"a", "b", "c"}
+
+
+@given(st.integers(10, 200), st.integers(0, 9))
+def test_split_divides_all_images(n, seed):
+    names = [str(i) for i in range(n)]
+    parts = split_images(names, np.random.RandomState(seed))
+    assert sorted(sum(parts.values(), [])) == sorted(names)
+    ends = int(0.8 * n), int(0.9 * n)
+    sizes = [len(parts[split]) for split in SPLITS]
+    assert sizes == [ends[0], ends[1] - ends[0], n - ends[1]]
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_official_lists_replace_the_shuffle(example):
+    (example / "train.txt").write_text("img4.jpg\nimg1.jpg\nimg9.jpg\n")
+    (example / "val.txt").write_text("img2.jpg\n")
+    files = [example / "train.txt", example / "val.txt"]
+    lists = {"train": ["img4.jpg", "img1.jpg", "img9.jpg"], "val": ["img2.jpg"]}
+    written = []
+    for number, splits in enumerate((example, files, lists)):
+        copy = example / str(number)
+        paths = example / "captions.csv", example / "images", copy
+        create_input_files("example", *paths, **OPTIONS, splits=splits)
+        written.append(contents(copy))
+    assert written[0] == written[1] == written[2]
+    references = read_file(copy, "train", "references", BASE)
+    assert [image["file"] for image in references] == ["img4.jpg", "img1.jpg"]
+    word_map = read_file(copy, None, "wordmap", BASE)  # of the three, in file order
+    assert list(word_map)[1:-3] == ["a", "cat", "dog"]
+    with pytest.raises(ValueError, match="no image left: 4 images.*lists of 1"):
+        create(example, splits={"train": ["img9.jpg"]})
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_splits_of_karpathys_file_are_used(example):
+    images = [
+        {"filename": f"img{n}.jpg", "split": split, "sentences": [{"raw": "A cat."}]}
+        for n, split in ((1, "val"), (2, "restval"), (3, "test"))
+    ]
+    captions = example / "dataset.json"
+    captions.write_text(json.dumps({"images": images}))
+    out = example / "out"
+    base = create_input_files("k", captions, example / "images", out, min_freq=0)
+    for split, name in zip(SPLITS, ("img2.jpg", "img1.jpg", "img3.jpg"), strict=True):
+        (image,) = read_file(out, split, "references", base)
+        assert image["file"] == name
+    assert len(read_file(out, "train", "captions", base)) == 5
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_vocabulary_of_training_only_is_the_default(example):
+    create(example, vocabulary="train", min_freq=0)
+    base = "example_2_cap_per_img_0_min_word_freq"
+    words = set(read_file(example / "out", None, "wordmap", base))
+    assert words & {"dog", "brown"} == set() and {"a", "mat", "flies"} <= words
+    unknown = read_file(example / "out", None, "wordmap", base)["<unk>"]
+    assert unknown in read_file(example / "out", "test", "captions", base)[0]
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_max_images_per_split_and_image_size(example):
+    create(example, max_images=1, image_size=32)
+    for split, count in zip(SPLITS, (1, 0, 1), strict=True):
+        with h5py.File(file_path(example / "out", split, "images", BASE)) as file:
+            assert file["images"].shape == (count, 3, 32, 32)
+        assert len(read_file(example / "out", split, "caplens", BASE)) == 2 * count
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_bad_photographs_are_named_or_skipped(example, capsys):
+    (example / "images" / "img3.jpg").unlink()
+    (example / "images" / "img4.jpg").write_bytes(b"broken")
+    with pytest.raises(FileNotFoundError, match=r"1 of 4.*img3\.jpg"):
+        create(example)
+    with pytest.raises(ValueError, match=r"img4\.jpg: not a usable photograph"):
+        create(
+            example, splits={"train": ["img1.jpg", "img4.jpg"], "test": ["img2.jpg"]}
+        )
+    with pytest.raises(FileNotFoundError, match="run create_input_files for example"):
+        read_file(example / "out", None, "wordmap", BASE)
+    create(example, on_error="skip")
+    assert "left out 2 of 3 photographs" in capsys.readouterr().out
+    assert read_file(example / "out", "train", "caplens", BASE) == [4, 4]
+    words = read_file(example / "out", None, "wordmap", BASE)
+    assert list(words)[1:-3] == ["a", "cat", "dog"]  # none of bird or fish
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_empty_and_long_captions_are_counted(example, capsys):
+    with open(example / "captions.csv", "a") as file:
+        file.write('img1.jpg,...\nimg5.jpg,A fish that is long\n"img6.jpg",!\n')
+    create(example)
+    assert "left out: 2 empty captions, 2 too long, 2 images" in capsys.readouterr().out
+    train = read_file(example / "out", "train", "references", BASE)
+    assert {image["file"] for image in train} <= {f"img{n}.jpg" for n in (1, 2, 3, 4)}
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_a_second_run_does_nothing_and_another_setting_writes_anew(example, capsys):
+    create(example)
+    before = {path: path.stat().st_mtime_ns for path in (example / "out").iterdir()}
+    create(example)
+    assert "nothing to do" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in (example / "out").iterdir()}
+    first = contents(example / "out")
+    create(example, max_length=5, seed=1)
+    assert "other max_length, seed, images than before" in capsys.readouterr().out
+    assert contents(example / "out") != first
+    Image.new("RGB", (99, 99)).save(example / "images" / "img1.jpg")
+    create(example, max_length=5, seed=1)
+    assert "other images than before" in capsys.readouterr().out
+    (example / "captions.csv").write_text(EXAMPLE.replace("Brown", "Old"))
+    create(example, max_length=5, seed=1)
+    assert "other captions than before" in capsys.readouterr().out
+    file_path(example / "out", "val", "caplens", BASE).unlink()
+    create(example, max_length=5, seed=1)
+    assert len(list((example / "out").iterdir())) == 14
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"caps_per_img": 0}, "caps_per_img=0 must be 1 or more"),
+        ({"min_freq": -1}, "min_freq=-1"),
+        ({"max_length": 2}, "max_length=2"),
+        ({"image_size": 0}, "image_size=0"),
+        ({"vocabulary": "val"}, "vocabulary='val' must be one of: train all"),
+        ({"on_error": "ignore"}, "on_error='ignore' must be one of: raise skip"),
+    ],
+)
+def test_impossible_settings_are_refused(example, options, message):
+    with pytest.raises(ValueError, match=message):
+        create(example, **options)
+    assert not (example / "out").exists()
+
+
+def test_a_disk_that_is_too_small_is_refused(example, monkeypatch):
+    usage = type("Usage", (), {"free": 100_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with (
+        pytest.raises(OSError, match=r"4 photographs.*0\.1 MB are free"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        create(example)
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_identical_photographs_and_captions_of_one_letter(example):
+    same = (example / "images" / "img1.jpg").read_bytes()
+    (example / "images" / "img3.jpg").write_bytes(same)
+    (example / "captions.csv").write_text("img1.jpg,A\nimg3.jpg,A\nimg2.jpg,A\n")
+    create(example, min_freq=0)
+    out, base = example / "out", "example_2_cap_per_img_0_min_word_freq"
+    assert read_file(out, "train", "captions", base) == [[2, 1, 3, 0]] * 4
+    assert read_file(out, "train", "caplens", base) == [3] * 4
+
+
+KILLED = """
+import os, signal, sys, threading, warnings
+import satlib.dataset, satlib.photographs
+
+folder, moments = sys.argv[1], sys.argv[2:]
+warnings.simplefilter("ignore")
+lock, calls = threading.Lock(), {"load": 0, "rename": 0, "renamed": 0}
+
+def create(output):
+    options = {"caps_per_img": 2, "min_freq": 0, "max_length": 6, "image_size": 32}
+    paths = f"{folder}/captions.csv", f"{folder}/images", f"{folder}/{output}"
+    satlib.dataset.create_input_files("kill", *paths, **options)
+
+def count(what, moment):
+    with lock:
+        calls[what] += 1
+        if moment == f"{what}-{calls[what]}":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def run_until(moment):
+    load, rename = satlib.photographs.load_photograph, os.replace
+    def counted_load(*arguments):
+        count("load", moment)
+        return load(*arguments)
+    def counted_rename(*arguments):
+        count("rename", moment)
+        rename(*arguments)
+        count("renamed", moment)
+    satlib.photographs.load_photograph = counted_load
+    os.replace = counted_rename
+    create(moment)
+
+create("whole")
+for moment in moments:
+    child = os.fork()
+    if not child:
+        run_until(moment)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, moment
+    if moment.endswith("-3"):  # a leftover of another kind
+        open(f"{folder}/{moment}/WORDMAP_kill_2_cap_per_img_0_min_word_freq.json.part",
+             "w").write("{")
+    create(moment)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+def test_killed_at_any_moment_and_run_again(tmp_path):
+    (tmp_path / "images").mkdir()
+    lines = []
+    for n in range(100):
+        Image.new("RGB", (30, 20), (n, 2 * n, 0)).save(tmp_path / f"images/{n}.png")
+        lines += [f"{n}.png,a number {w}\n" for w in ("one", "two", "six")[: n % 4]]
+    (tmp_path / "captions.csv").write_text("".join(lines))
+    moments = ["load-1", "load-50", "load-70"]  # training, validation
+    moments += [f"rename-{n}" for n in (1, 3, 4, 9, 13, 14)]  # the 14th: the manifest
+    moments += [f"renamed-{n}" for n in (1, 3, 10, 13, 14)]
+    command = [sys.executable, "-c", KILLED, str(tmp_path), *moments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    whole = contents(tmp_path / "whole")
+    assert len(whole) == 14
+    for moment in moments:
+        assert contents(tmp_path / moment) == whole, moment
+
+
+@pytest.mark.skipif(not FLICKR8K.is_dir(), reason=f"no Flickr8k in {FLICKR8K}")
+@pytest.mark.filterwarnings(EMPTY)
+def test_flickr8k(tmp_path):
+    paths = FLICKR8K / "Flickr8k.token.txt", FLICKR8K / "Images", tmp_path
+    options = {"splits": FLICKR8K, "max_images": 100, "image_size": 64}
+    base = create_input_files("flickr8k", *paths, **options)
+    assert base == "flickr8k_5_cap_per_img_5_min_word_freq"
+    captions, lists = read_captions(paths[0]).captions, read_splits(FLICKR8K)
+    word_map = read_file(tmp_path, None, "wordmap", base)
+    for split in ("train", "val"):
+        references = read_file(tmp_path, split, "references", base)
+        assert [image["file"] for image in references] == lists[split][:100]
+        assert all(captions[image["file"]] == image["captions"] for image in references)
+        rows = read_file(tmp_path, split, "captions", base)
+        lengths = read_file(tmp_path, split, "caplens", base)
+        assert len(rows) == len(lengths) == 500 and {len(row) for row in rows} == {52}
+        for row, length in zip(rows, lengths, strict=True):
+            assert row[length - 1] == word_map["<end>"] and not any(row[length:])
+    words = [w for n in lists["train"][:100] for c in captions[n] for w in c]
+    assert all(words.count(word) > 5 for word in list(word_map)[1:-3])
+    assert len(word_map) - 4 == sum(words.count(word) > 5 for word in set(words))

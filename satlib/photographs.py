@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,10 +19,12 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 MAX_PIXELS = 100_000_000
+ORIENTATION = 0x0112  # the EXIF tag
 
 
 def _square(image, size):
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = _picture(np.asarray(image).clip(0, 65535).astype(np.uint16))
     elif image.mode == "F":
@@ -30,8 +33,10 @@ def _square(image, size):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.stack([np.asarray(colour) for colour in image.split()])
 
 
 def _picture(values):
@@ -157,7 +162,7 @@ def write_images(path, folder, names, captions_per_image, size=256, skip=False):
     """Write the photographs `names` of `folder` to an HDF5 file; give the names kept.
 
     Dataset `images`: uint8 (N, 3, size, size). Attributes: `captions_per_image`, and
-    the `sha256` of the images' bytes. With `skip`, what cannot be read is left out;
+    `sha256`, that of the squares' CRC-32 sums. With `skip`, what cannot be read is left out;
     otherwise its error is raised, and no file is left behind.
     """
     shape, kept, digest = (3, size, size), [], hashlib.sha256()
@@ -172,8 +177,8 @@ def write_images(path, folder, names, captions_per_image, size=256, skip=False):
                     raise square
                 print(f"left out: {square}")
                 continue
-            images[len(kept)] = square
-            digest.update(square)
+            images.id.write_direct_chunk((len(kept), 0, 0, 0), square.tobytes())
+            digest.update(zlib.crc32(square).to_bytes(4, "little"))
             kept.append(name)
         if len(kept) < len(names):
             print(f"left out {len(names) - len(kept)} of {len(names)} photographs")

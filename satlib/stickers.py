@@ -1,14 +1,11 @@
 # Written by `python -m satlib.tangle` from chapters/stickers.md: edit that.
-"""The pieces of the picture-book world: things, and the grounds they stand on."""
+"""The pieces of the picture-book world: one small picture for every thing."""
 
 from functools import lru_cache
-from random import Random
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from PIL.ImageColor import getrgb
-
-SIDE = 256  # of a picture, in pixels
 
 
 COLOURS = {
@@ -77,17 +74,19 @@ SHAPES |= {
         w o 80 32 94 48; k o 85 35 93 46; w o 87 36 90 40; k l 2 84 60 89 62 95 59""",
     "whale": """s l 3 60 34 60 20 50 10; s l 3 60 20 70 10;
         d s 20 66 -2 44 0 30 10 36 18 40 24 30 34 32 28 60;
-        m s 6 56 22 58 36 34 70 30 104 36 106 80 80 98 40 96 14 82;
-        l s 40 92 60 78 98 72 104 78 84 96 60 98; d s 58 76 46 84 50 100 68 88;
-        w o 76 48 87 60; k o 80 50 86 58; w o 82 51 84 54;
-        k l 2 80 68 86 73 95 72 101 67; f o 8 91 46 101; f o 38 93 70 103; f o 62 91 98 101""",
+        m s 6 56 22 58 36 34 68 30 98 36 102 80 78 98 40 96 14 82;
+        l s 40 92 60 78 94 72 100 78 82 96 60 98; d s 58 76 46 84 50 100 68 88;
+        w o 72 48 83 60; k o 76 50 82 58; w o 78 51 80 54;
+        k l 2 76 68 82 73 91 72 97 67; f o 8 91 46 101; f o 38 93 70 103;
+        f o 62 91 98 101""",
 }
 
 
 SHAPES |= {
     "ball": """m o 4 4 96 96; l s 50 50 34 34 26 6 50 2 56 8 54 30;
         l s 50 50 74 48 94 46 96 64 86 76 66 64;
-        l s 50 50 44 76 44 94 26 92 16 80 34 64; d o 42 42 58 58; w o 24 18 38 30""",
+        l s 50 50 44 76 44 94 26 92 16 80 34 64; d l 2 50 50 71 30 77 14;
+        d l 2 50 50 66 76 68 90; d l 2 50 50 24 50 6 38; d o 43 43 57 57; w o 24 18 38 30""",
     "car": """m s 20 62 26 32 40 28 64 28 74 34 84 62;
         s s 28 60 32 38 40 36 48 36 48 60; s s 53 60 53 36 62 36 70 40 76 60;
         m s 0 92 0 62 12 56 60 56 90 58 102 66 100 94; l p 6 72 94 72 94 76 6 76;
@@ -118,13 +117,24 @@ SHAPES |= {
         w l 2 19 68 34 68; w l 2 67 68 82 68; l l 2 16 28 84 28; l l 2 10 37 90 37""",
     "tree": """t p 44 50 42 88 34 99 66 99 58 88 56 50; d o 4 38 38 70;
         d o 62 38 96 70; d o 30 46 72 76; m o 2 24 40 62; m o 60 24 98 62;
-        m o 12 6 54 46; m o 44 2 86 46; m o 26 20 76 66; l o 20 12 40 24;
-        l o 52 8 72 18; l o 10 34 22 44; l o 44 32 62 42; d o 70 44 84 52;
-        d o 34 52 50 60; l o 76 28 88 36""",
+        m o 12 6 54 46; m o 44 2 86 46; m o 26 20 76 66; l o 22 12 38 22;
+        l o 54 8 70 17; l o 9 34 19 42; l o 80 32 90 40; l o 42 32 58 41""",
     "flower": """g p 48 50 47 99 53 99 52 50; g s 50 92 24 84 18 66 40 70;
         g s 50 90 76 82 84 64 60 68; m o 36 2 64 30; m o 56 12 84 40; m o 56 34 84 62;
         m o 36 42 64 70; m o 16 34 44 62; m o 16 12 44 40; d o 34 20 66 52;
         y o 37 23 63 49; a o 44 30 48 34; a o 52 30 56 34; a o 48 38 52 42""",
+}
+
+
+SHAPES |= {
+    "sun": "l o 0 0 100 100; m o 14 14 86 86",
+    "cloud": """m o 0 44 40 84; m o 50 30 90 80; m o 66 48 100 84;
+        m p 18 60 18 84 84 84 84 60; l o 20 18 64 74; l o 54 34 86 72; l o 8 50 34 76""",
+    "tuft": "m p 30 99 10 40 42 99; m p 42 99 50 10 58 99; m p 58 99 92 36 70 99",
+    "daisy": "m o 35 0 65 99; m o 0 35 99 65; y o 34 34 66 66",
+    "shell": "m s 10 80 20 20 80 20 90 80; d l 6 50 30 50 74; d l 6 34 34 40 74",
+    "wave": "m s 0 60 25 30 50 60 75 30 100 60 75 44 50 74 25 44",
+    "dot": "m o 10 10 90 90",
 }
 
 
@@ -188,84 +198,3 @@ def sticker(name, colour, size, mirrored=False):
     outline.putalpha(fatter.point(lambda a: min(255, 4 * a)))
     lit = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     return Image.alpha_composite(outline, lit)
-
-
-GROUNDS = {  # the sky above and at the horizon, hills, the ground far away and near
-    "grass": ("#78bef0", "#def2fa", "#8cc496", "#96cd60", "#60a846"),
-    "sand": ("#6ec8ec", "#e2f6f8", "#46aac8", "#f6e4b8", "#e8ca94"),
-    "snow": ("#8cacd8", "#ece8f0", "#b2c6e2", "#f8faff", "#d2e0f2"),
-    "sea": ("#96cef6", "#ffeeda", "#7cb8b4", "#54bad2", "#16609c"),
-}
-LAND = {  # the range of heights, in pixels from the top: of the hills, of the ground
-    "grass": ((96, 136), (136, 146)),
-    "sand": ((119, 121), (136, 146)),
-    "snow": ((80, 140), (136, 146)),
-    "sea": ((124, 158), (142, 142)),
-}
-SHAPES |= {
-    "sun": "l o 0 0 100 100; m o 14 14 86 86",
-    "cloud": """m o 0 44 40 84; m o 50 30 90 80; m o 66 48 100 84;
-        m p 18 60 18 84 84 84 84 60; l o 20 18 64 74; l o 54 34 86 72; l o 8 50 34 76""",
-    "tuft": "m p 30 99 10 40 42 99; m p 42 99 50 10 58 99; m p 58 99 92 36 70 99",
-    "daisy": """m o 35 0 65 40; m o 35 60 65 100; m o 0 35 40 65; m o 60 35 100 65;
-        y o 34 34 66 66""",
-    "shell": "m s 10 80 20 20 80 20 90 80; d l 6 50 30 50 74; d l 6 34 34 40 74",
-    "wave": "m s 0 60 25 30 50 60 75 30 100 60 75 44 50 74 25 44",
-    "dot": "m o 10 10 90 90",
-}
-DETAILS = {  # shape, colour, how many, their size, and the heights they lie between
-    "sky": [("sun", "#ffeeb4", 1, 46, 0, 26), ("cloud", "#e4eff8", 3, 72, -24, 50)],
-    "grass": [("tuft", "#54963e", 12, 13, 150, 246), ("daisy", "#fff", 8, 8, 160, 248)],
-    "sand": [("dot", "#cea878", 16, 4, 148, 250), ("shell", "#fa9e8c", 4, 9, 160, 244)],
-    "snow": [("dot", "#fff", 60, 5, 0, 252), ("tuft", "#9fb2cc", 4, 10, 160, 246)],
-    "sea": [("wave", "#c4ecf4", 9, 22, 138, 236), ("dot", "#a0dcec", 9, 5, 160, 250)],
-}
-
-
-class Dice(Random):
-    """Chance that depends on the seed alone, on every machine and Python."""
-
-    def pick(self, options):
-        """Give one of a list."""
-        return options[int(self.random() * len(options))]
-
-    def between(self, low, high):
-        """Give a whole number from `low` to `high`, both included."""
-        return low + int(self.random() * (high - low + 1))
-
-
-def gradient(top, bottom):
-    """Fade from one colour to another, from top to bottom of a picture."""
-    rows = [[blend(top, bottom, 100 * y // SIDE)] for y in range(SIDE)]
-    return Image.fromarray(np.array(rows, dtype=np.uint8)).resize((SIDE, SIDE))
-
-
-def relief(low, high, dice):
-    """Give the mask of land whose crest wanders between two heights."""
-    crest = [(60 * i - 90, dice.between(low, high)) for i in range(8)]
-    land = smooth(np.array([(-90, 2 * SIDE), *crest, (330, 2 * SIDE)]) * FINE)
-    mask = Image.new("L", (SIDE * FINE, SIDE * FINE))
-    ImageDraw.Draw(mask).polygon(land.flatten().tolist(), fill=255)
-    return mask.reduce(FINE)
-
-
-def scatter(image, zone, dice):
-    """Strew the details of a zone over a picture."""
-    for shape, colour, number, size, top, bottom in DETAILS[zone]:
-        for _ in range(number):
-            detail = paint(shape, colour, dice.between(size * 3 // 5, size))
-            corner = dice.between(-size, SIDE - 8), dice.between(top, bottom) - MARGIN
-            image.paste(detail, corner, detail)
-
-
-def backdrop(ground, seed):
-    """Draw a ground (a key of GROUNDS) with sky and hills, for a seed."""
-    dice = Dice(f"backdrop {seed}")
-    top, horizon, hills, far, near = GROUNDS[ground]
-    image = gradient(top, horizon)
-    scatter(image, "sky", dice)
-    fillings = gradient(hills, far), gradient(far, near)
-    for filling, heights in zip(fillings, LAND[ground], strict=True):
-        image.paste(filling, mask=relief(*heights, dice))
-    scatter(image, ground, dice)
-    return image

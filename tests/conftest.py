@@ -1,13 +1,17 @@
 """A tiny captioned world for tests: flat pictures, captions that name the colour."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only wait
+
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
 
 
-def write_world(folder, count=20):
+def write_world(folder, count=32):
     """Write `count` pictures, a caption table and split lists; give the folder."""
     images = folder / "Images"
     images.mkdir(parents=True)
@@ -18,7 +22,7 @@ def write_world(folder, count=20):
         picture = np.full((48, 64, 3), rgb, np.uint8)
         picture[10:20, number % 20 : number % 20 + 20] = 255 - number
         Image.fromarray(picture).save(images / name)
-        lines += [f"{name},A {colour} picture.", f"{name},The picture is {colour}."]
+        lines += [f"{name},This picture is all {colour}.", f"{name},It is {colour} here."]
         names.append(name)
     (folder / "captions.csv").write_text("\n".join(lines))
     cuts = {"train": names[:-8], "val": names[-8:-4], "test": names[-4:]}

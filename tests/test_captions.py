@@ -80,6 +80,7 @@ def read(folder, text, encoding="utf-8"):
     return read_captions(path)
 
 
+@settings(deadline=None)
 @given(ONE_LINE)
 def test_tokenize_is_nltk_on_lower_case_and_idempotent(sentence):
     words = tokenize(sentence)

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -162,6 +162,7 @@ WORDS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, min_size=1), st.integers(0, 3), st.integers(0, 4))
 def test_rows_lead_back_to_the_words(captions, min_freq, extra):
     counts = count_words({"image": captions}, ["image"])
@@ -178,6 +179,7 @@ def test_rows_lead_back_to_the_words(captions, min_freq, extra):
         assert set(row[len(words) + 2 :]) <= {0}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
 def test_choice_of_captions(own, count, seed):
     captions = [[str(n)] for n in range(own)]
@@ -195,6 +197,7 @@ def test_the_sample_is_random():
     assert seen == {"a", "b", "c"}
 
 
+@settings(deadline=None)
 @given(st.integers(10, 200), st.integers(0, 9))
 def test_split_divides_all_images(n, seed):
     names = [str(i) for i in range(n)]

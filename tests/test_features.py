@@ -40,7 +40,7 @@ def encoder():
 def test_items_are_the_rows_of_the_files(files):
     dataset = CaptionDataset(*files, "TRAIN")
     image, captions, lengths = dataset[5]
-    assert len(dataset) == 12
+    assert len(dataset) == 24
     assert image.shape == (3, 64, 64) and image.dtype == torch.uint8
     rows = read_file(files[0], "TRAIN", "captions", files[1])
     assert captions.tolist() == rows[15:18]
@@ -53,8 +53,8 @@ def test_several_workers_give_the_same_batches(files, workers):
     first_image = dataset[0][0]  # the parent has opened the file before it forks
     loader = batches(dataset, 5, workers=workers)
     images, captions, lengths = zip(*loader, strict=True)
-    assert [len(i) for i in images] == [5, 5, 2]
-    assert [len(c) for c in captions] == [15, 15, 6]
+    assert [len(i) for i in images] == [5, 5, 5, 5, 4]
+    assert [len(c) for c in captions] == [15, 15, 15, 15, 12]
     assert torch.equal(images[0][0], first_image)
     assert torch.equal(torch.cat(captions), dataset.captions.flatten(0, 1))
     assert torch.equal(torch.cat(lengths), dataset.lengths.flatten())
@@ -83,8 +83,8 @@ def test_cached_cells_are_those_of_the_encoder(files, encoder, tmp_path):
     cached = CaptionDataset(*files, "TRAIN", cache)
     assert cached[3][0].dtype == torch.float16
     with torch.no_grad():
-        expected = encoder(torch.stack([plain[i][0] for i in range(12)]))
-    found = torch.stack([cached[i][0] for i in range(12)]).float()
+        expected = encoder(torch.stack([plain[i][0] for i in range(24)]))
+    found = torch.stack([cached[i][0] for i in range(24)]).float()
     torch.testing.assert_close(found, expected, atol=4e-3, rtol=1e-3)
     assert torch.equal(cached[3][1], plain[3][1])
 
@@ -118,7 +118,7 @@ def test_an_interrupted_cache_goes_on(files, encoder, tmp_path, monkeypatch):
         cache_features(encoder, images, tmp_path / "parts.hdf5", batch_size=4)
     assert not (tmp_path / "parts.hdf5").exists()
     cache_features(encoder, images, tmp_path / "parts.hdf5", batch_size=4)
-    assert seen == [0, 4, 4, 8]
+    assert seen == [0, 4, 4, 8, 12, 16, 20]
     with h5py.File(whole) as a, h5py.File(tmp_path / "parts.hdf5") as b:
         assert (a["cells"][:] == b["cells"][:]).all()
 

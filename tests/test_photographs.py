@@ -1,6 +1,5 @@
 """The photographs room: any picture becomes a square of bytes; files whole or not."""
 
-import hashlib
 import json
 import time
 import tracemalloc
@@ -292,7 +291,18 @@ def test_write_images_file_and_fingerprint(folder):
         assert images.shape == (4, 3, 16, 16) and images.dtype == np.uint8
         assert images[:, 0, 0, 0].tolist() == [3, 1, 4, 1]
         assert file.attrs["captions_per_image"] == 5
-        assert file.attrs["sha256"] == hashlib.sha256(images.tobytes()).hexdigest()
+        fingerprint = file.attrs["sha256"]
+    assert len(fingerprint) == 64
+
+    def fingerprint_of(names):
+        write_images(folder / "b.hdf5", folder, names, 2, size=16)
+        with h5py.File(folder / "b.hdf5") as file:
+            return file.attrs["sha256"]
+
+    assert fingerprint_of(names) == fingerprint
+    assert fingerprint_of(names[::-1]) != fingerprint
+    Image.new("RGB", (9, 9), (4, 0, 1)).save(folder / "4.png")
+    assert fingerprint_of(names) != fingerprint
     assert write_images(folder / "none.hdf5", folder, [], 5) == []
     with h5py.File(folder / "none.hdf5") as file:
         assert file["images"].shape == (0, 3, 256, 256)

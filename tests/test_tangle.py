@@ -1,6 +1,7 @@
 """Chapters write the library: what is written, what is refused, who imports whom."""
 
 import ast
+import re
 import runpy
 import shutil
 import subprocess
@@ -22,19 +23,20 @@ kernelspec:
 ---
 """
 
-# The rooms in the order in which they build on each other. A module imports only what
-# its row names; "above" allows every room above it.
+# The rooms in the book's order, but for the appendix, which stands first. A module
+# imports only what its row names; "above" allows every room above it.
 ROOMS = {
     "tangle": "",
     "figures": "",
-    "photographs": "",
     "encoder": "figures",
     "attention": "figures",
     "lstm": "figures",
     "initialization": "figures",
     "decoder": "attention lstm initialization",
-    "scenes": "photographs",
+    "stickers": "",
+    "scenes": "stickers",
     "captions": "",
+    "photographs": "",
     "dataset": "captions photographs",
     "features": "encoder dataset photographs",
     "training": "decoder features",
@@ -217,6 +219,14 @@ for name in {MODULES}:
     run = [sys.executable, "-c", script]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_rooms_stand_in_the_order_of_the_book():
+    toc = (tangle.ROOT / "_toc.yml").read_text(encoding="utf-8")
+    pages = re.findall(r"file: chapters/(\w+)", toc.partition("Appendix")[0])
+    rooms = [page for page in pages if page in MODULES]
+    assert rooms
+    assert sorted(rooms, key=[*ROOMS].index) == rooms
 
 
 def imported_rooms(source):

@@ -1,0 +1,218 @@
+# Written by `python -m satlib.tangle` from chapters/scenes.md: edit that.
+"""Drawn scenes with a mask for every thing, and folders of them."""
+
+import json
+from functools import lru_cache
+from itertools import count, pairwise
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from satlib.stickers import COLOURS, MARGIN, SHAPES, blend, paint, smooth, sticker
+from satlib.storybook import (
+    GRAMMAR,
+    GROUNDS,
+    HOME,
+    KINDS,
+    OFTEN,
+    SKY,
+    SLOTS,
+    Dice,
+    Scene,
+    arrange,
+    fitting_colours,
+    make_scene,
+)
+
+SIDE = 256  # of a picture, in pixels
+
+
+LAND = {  # the range of heights, in pixels from the top: of the hills, of the ground
+    "grass": ((96, 136), (136, 146)),
+    "sand": ((119, 121), (136, 146)),
+    "snow": ((80, 140), (136, 146)),
+    "sea": ((124, 158), (142, 142)),
+}
+DETAILS = {  # shape, colour, how many, their size, and the heights they lie between
+    "sky": [("sun", "#ffeeb4", 1, 46, 0, 26), ("cloud", "#e4eff8", 3, 72, -24, 50)],
+    "grass": [("tuft", "#54963e", 12, 13, 150, 246), ("daisy", "#fff", 8, 8, 160, 248)],
+    "sand": [("dot", "#ce9e66", 9, 5, 148, 250), ("shell", "#fa9e8c", 4, 9, 160, 240)],
+    "snow": [("dot", "#fff", 60, 5, 0, 252), ("tuft", "#9fb2cc", 4, 10, 160, 246)],
+    "sea": [("wave", "#c4ecf4", 9, 22, 138, 236), ("dot", "#a0dcec", 9, 5, 160, 250)],
+}
+
+
+@lru_cache
+def gradient(top, bottom, start):
+    """Fade from one colour to another, from the height `start` to the bottom."""
+    steps = [max(0, 100 * (y - start) // (SIDE - start)) for y in range(SIDE)]
+    rows = [[blend(top, bottom, percent)] for percent in steps]
+    return Image.fromarray(np.array(rows, dtype=np.uint8)).resize((SIDE, SIDE))
+
+
+def relief(low, high, dice):
+    """Give the mask of land whose crest wanders between two heights."""
+    crest = [(60 * i - 90, dice.between(low, high)) for i in range(8)]
+    land = smooth(np.array([(-90, 2 * SIDE), *crest, (330, 2 * SIDE)]) * 2)
+    mask = Image.new("L", (2 * SIDE, 2 * SIDE))
+    ImageDraw.Draw(mask).polygon(land.flatten().tolist(), fill=255)
+    return mask.reduce(2)
+
+
+def scatter(image, zone, dice):
+    """Strew the details of a zone over a picture."""
+    for shape, colour, number, size, top, bottom in DETAILS[zone]:
+        for _ in range(number):
+            detail = paint(shape, colour, dice.between(size * 3 // 5, size))
+            corner = dice.between(-size, SIDE - 8), dice.between(top, bottom) - MARGIN
+            image.paste(detail, corner, detail)
+
+
+def backdrop(ground, seed):
+    """Draw a ground (a key of GROUNDS) with sky and hills, for a seed."""
+    dice = Dice(f"backdrop {seed}")
+    top, horizon, hills, far, near = GROUNDS[ground]
+    image = gradient(top, horizon, 0).copy()
+    scatter(image, "sky", dice)
+    image.paste(hills, mask=relief(*LAND[ground][0], dice))
+    image.paste(gradient(far, near, 136), mask=relief(*LAND[ground][1], dice))
+    scatter(image, ground, dice)
+    return image
+
+
+SHADOW = Image.radial_gradient("L").point(lambda v: max(0, 110 - v * 110 // 180))
+
+
+def draw(scene):
+    """Draw a scene: a PIL image, and for each object the mask of what is visible.
+
+    The masks are boolean arrays (256, 256), in the order of `scene.objects`.
+    """
+    image, numbers = backdrop(scene.ground, scene.seed), Image.new("L", (SIDE, SIDE))
+    for number, thing in reversed(list(enumerate(scene.objects, start=1))):
+        if KINDS[thing.name].place == "on" and thing.y > 140:
+            shade = SHADOW.resize((thing.size, thing.size // 5))
+            foot = thing.y + thing.size // 2 - thing.size // 9
+            image.paste("#1e283c", (thing.x - thing.size // 2, foot), shade)
+        layer = sticker(thing.name, COLOURS[thing.colour], thing.size, thing.mirrored)
+        corner = thing.x - layer.width // 2, thing.y - layer.height // 2
+        image.paste(layer, corner, layer)
+        solid = layer.getchannel("A").point(lambda alpha: 255 * (alpha > 127))
+        numbers.paste(number, corner, solid)
+    numbers = np.asarray(numbers)
+    return image, [numbers == i + 1 for i in range(len(scene.objects))]
+
+
+def simple_scene(name, colour, ground):
+    """Put one thing on a ground. Raises ValueError where it does not belong."""
+    if name not in HOME.get(ground, []) + SKY:
+        raise ValueError(f"no {name!r} at {ground!r}; choose from {HOME} or {SKY}")
+    if colour not in (colours := fitting_colours(name, ground)):
+        raise ValueError(f"no {colour!r} {name} at {ground!r}; choose from {colours}")
+    things = arrange("alone", [name], [colour], Dice(f"{colour} {name} {ground}"))
+    return Scene(0, ground, "alone", things)
+
+
+def named_objects(words):
+    """List (colour, name, i, i + 1) where word i is a colour and word i + 1 a thing."""
+    pairs = enumerate(pairwise(words))
+    return [(c, n, i, i + 1) for i, (c, n) in pairs if c in COLOURS and n in KINDS]
+
+
+def colour_accuracy(captions, scenes):
+    """Give the share of the coloured things named that are there, and their number.
+
+    `captions` are lists of words, one for each of `scenes`.
+    """
+    hits = [
+        (colour, name) in scene.layout
+        for words, scene in zip(captions, scenes, strict=True)
+        for colour, name, *_ in named_objects(words)
+    ]
+    return sum(hits) / max(1, len(hits)), len(hits)
+
+
+def distinct_scenes(n, seed=0):
+    """Give n scenes of different layouts, of the seeds from `seed` million on."""
+    scenes = {}
+    for number in count(seed * 10**6):
+        if len(scenes) == n:
+            return list(scenes.values())
+        scene = make_scene(number)
+        scenes.setdefault(scene.layout, scene)
+
+
+def save(path, content):
+    """Write a text or a picture (PNG) under a temporary name, then rename it."""
+    partial = path.with_name(path.name + ".part")
+    if isinstance(content, str):
+        partial.write_text(content, encoding="utf-8", newline="\n")
+    else:
+        content.save(partial, "PNG", compress_level=1)
+    partial.replace(path)
+
+
+def fill(folder, scenes):
+    """Write pictures, masks, captions and lists; pictures that are there stay."""
+    names = [f"scene_{i:05d}.png" for i in range(len(scenes))]
+    lines = []
+    for done, (name, scene) in enumerate(zip(names, scenes, strict=True), start=1):
+        if not (folder / "masks" / name).exists():
+            image, masks = draw(scene)
+            numbers = sum(i * mask for i, mask in enumerate(masks, start=1))
+            save(folder / "images" / name, image)
+            save(folder / "masks" / name, Image.fromarray(numbers.astype(np.uint8)))
+        lines += [f"{name}#{k}\t{line}\n" for k, line in enumerate(scene.captions)]
+        if done % 500 == 0:
+            print(f"{done} of {len(scenes)} scenes drawn")
+    save(folder / "captions.txt", "".join(lines))
+    cuts = [0, int(0.8 * len(names)), int(0.9 * len(names)), len(names)]
+    for split, (a, b) in zip(("train", "val", "test"), pairwise(cuts), strict=True):
+        save(folder / f"{split}.txt", "".join(f"{name}\n" for name in names[a:b]))
+
+
+def make_plan(n, seed):
+    """Say what a folder is to hold; `world` changes with the tables of our world."""
+    tables = COLOURS, SHAPES, GROUNDS, DETAILS, KINDS, HOME, SLOTS, OFTEN, GRAMMAR
+    return {"n": n, "seed": seed, "world": crc32(repr(tables).encode())}
+
+
+def write_scenes(folder, n, seed=0):
+    """Write n scenes with captions, masks and lists of splits; give the folder's Path.
+
+    A complete folder is left as it is, an interrupted one completed. Raises ValueError
+    where the folder holds anything else.
+    """
+    folder, plan = Path(folder), make_plan(n, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / "scenes.json"
+    found = json.loads(manifest.read_text()) if manifest.exists() else {}
+    if not found and any(path.suffix != ".part" for path in folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: choose another folder for the scenes")
+    for name, value in plan.items():
+        if found and found[name] != value:
+            raise ValueError(
+                f"{folder} holds scenes with {name}={found[name]}, not {value}: "
+                "choose another folder, or delete this one"
+            )
+    if not found.get("complete"):
+        save(manifest, json.dumps(plan | {"complete": False}))
+        for part in ("images", "masks"):
+            (folder / part).mkdir(exist_ok=True)
+        fill(folder, distinct_scenes(n, seed))
+        save(manifest, json.dumps(plan | {"complete": True}))
+    return folder
+
+
+def load_scenes(folder):
+    """Give the `Scene`s of a folder, in the order of its files.
+
+    Raises ValueError where the folder is none of ours, incomplete, or of another world.
+    """
+    manifest = Path(folder) / "scenes.json"
+    plan = json.loads(manifest.read_text()) if manifest.exists() else {"n": 0, "seed": 0}
+    if plan != make_plan(plan["n"], plan["seed"]) | {"complete": True}:
+        raise ValueError(f"{folder} holds no complete scenes of this version")
+    return distinct_scenes(plan["n"], plan["seed"])

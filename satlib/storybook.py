@@ -1,0 +1,213 @@
+# Written by `python -m satlib.tangle` from chapters/storybook.md: edit that.
+"""What the pictures of the picture-book world show, and five captions for each."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from random import Random
+from typing import NamedTuple
+
+import numpy as np
+from PIL.ImageColor import getrgb
+
+from satlib.stickers import COLOURS
+
+
+class Kind(NamedTuple):
+    """What a thing does, where, and how large it is (pixels)."""
+
+    place: str
+    verb: str
+    size: int
+    foot: int  # the height of its foot in the picture
+    seat: int = 0  # where others sit, in percent of its size from its upper edge
+
+
+KINDS = {
+    "cat": Kind("on", "sits", 92, 230),
+    "dog": Kind("on", "stands", 96, 230),
+    "ball": Kind("on", "lies", 78, 230),
+    "tree": Kind("on", "stands", 116, 222),
+    "house": Kind("on", "stands", 108, 224, seat=16),
+    "car": Kind("on", "stands", 108, 230, seat=29),
+    "flower": Kind("on", "grows", 90, 232),
+    "umbrella": Kind("on", "stands", 106, 226),
+    "boat": Kind("on", "sails", 108, 198),
+    "whale": Kind("in", "swims", 108, 206, seat=35),
+    "fish": Kind("in", "swims", 86, 234),
+    "bird": Kind("above", "flies", 92, 134),
+    "balloon": Kind("above", "floats", 100, 138),
+}
+SKY = ["bird", "balloon"]
+HOME = {
+    "grass": ["cat", "dog", "ball", "tree", "house", "car", "flower"],
+    "sand": ["cat", "dog", "ball", "house", "car", "umbrella"],
+    "snow": ["cat", "dog", "ball", "tree", "house", "car"],
+    "sea": ["boat", "whale", "fish"],
+}
+
+
+GROUNDS = {  # the sky above and at the horizon, hills, the ground far away and near
+    "grass": ("#78bef0", "#def2fa", "#8cc496", "#96cd60", "#60a846"),
+    "sand": ("#6ec8ec", "#e2f6f8", "#46aac8", "#f6e4b8", "#e8ca94"),
+    "snow": ("#8cacd8", "#ece8f0", "#a4bcdc", "#f8faff", "#d2e0f2"),
+    "sea": ("#96cef6", "#ffeeda", "#8cc4b4", "#54bad2", "#16609c"),
+}
+
+
+@lru_cache
+def fitting_colours(name, ground):
+    """List the colours of a thing that differ enough from what is behind it."""
+    behind = GROUNDS[ground][:2] if name in SKY else GROUNDS[ground][3:]
+    behind = np.array([getrgb(colour) for colour in behind])
+    far = {c: ((behind - getrgb(rgb)) ** 2).sum(1).min() for c, rgb in COLOURS.items()}
+    return [colour for colour, distance in far.items() if distance >= 90**2]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object of a scene; x and y are its centre, size its width, all in pixels."""
+
+    name: str
+    colour: str
+    x: int
+    y: int
+    size: int
+    mirrored: bool
+
+    @property
+    def phrase(self):
+        """The thing with its article, such as "an orange ball"."""
+        article = "an" if self.colour[0] in "aeiou" else "a"
+        return f"{article} {self.colour} {self.name}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture before it is drawn."""
+
+    seed: int
+    ground: str
+    relation: str
+    objects: tuple[Thing, ...]
+
+    @property
+    def layout(self):
+        """What the captions can tell: two scenes of equal layout say the same."""
+        things = ((thing.colour, thing.name) for thing in self.objects)
+        return self.ground, self.relation, *things
+
+    @property
+    def captions(self):
+        """Five sentences that describe the scene."""
+        words = {}
+        for key, thing in zip("ABC", self.objects, strict=False):
+            kind = KINDS[thing.name]
+            words |= {key: thing.phrase, f"does_{key}": kind.verb}
+            words |= {f"at_{key}": f"{kind.place} the {self.ground}"}
+        lines = [line.format(**words) for line in GRAMMAR[self.relation]]
+        return [f"{line[0].upper()}{line[1:]}." for line in lines]
+
+
+def two(relation, inverse):
+    """Give the five sentences about two things, A in relation to B."""
+    return [
+        f"{{A}} {{does_A}} {relation} {{B}} {{at_B}}",
+        f"{{B}} {{does_B}} {{at_B}} {inverse} {{A}}",
+        f"there is {{A}} {relation} {{B}} {{at_B}}",
+        f"there is {{B}} {{at_B}} with {{A}} {relation} it",
+        f"{{A}} {relation} {{B}} {{at_B}}",
+    ]
+
+
+GRAMMAR = {
+    "alone": [
+        "{A} {does_A} {at_A}",
+        "there is {A} {at_A}",
+        "{A} {at_A}",
+        "{at_A} {does_A} {A}",
+        "a picture of {A} {at_A}",
+    ],
+    "beside": two("left of", "right of"),
+    "above": two("above", "below"),
+    "on": two("on", "under"),
+    "between": [
+        "{B} {does_B} between {A} and {C}",
+        "there is {B} between {A} and {C}",
+        "{B} between {A} and {C} {at_C}",
+        "{A}, {B} and {C} {at_C}",
+        "{A} {does_A} left of {B} and {C}",
+    ],
+    "over": [
+        "{A} {does_A} above {B} and {C}",
+        "there is {A} above {B} and {C}",
+        "{A} above {B} and {C} {at_C}",
+        "{B} and {C} {at_C} below {A}",
+        "{B} {does_B} left of {C} below {A}",
+    ],
+}
+
+
+class Dice(Random):
+    """Chance that depends on the seed alone, on every machine and Python."""
+
+    def pick(self, options):
+        """Give one of a list."""
+        return options[int(self.random() * len(options))]
+
+    def between(self, low, high):
+        """Give a whole number from `low` to `high`, both included."""
+        return low + int(self.random() * (high - low + 1))
+
+
+SLOTS = {  # the kind of thing, its middle, how much lower, its size in percent
+    "alone": [("any", 128, 0, 118)],
+    "beside": [("low", 66, 0, 100), ("low", 190, 0, 100)],
+    "above": [("high", 128, -42, 86), ("low", 128, 6, 100)],
+    "on": [("rider", 128, 0, 68), ("seat", 128, 6, 110)],
+    "between": [("low", 46, 0, 74), ("low", 128, 0, 74), ("low", 210, 0, 74)],
+    "over": [("high", 128, -40, 82), ("low", 62, 6, 88), ("low", 194, 6, 88)],
+}
+OFTEN = {"alone": 2, "beside": 3, "above": 3, "on": 2, "between": 1, "over": 1}
+RELATIONS = [relation for relation, weight in OFTEN.items() for _ in range(weight)]
+
+
+def cast(relation, ground, dice):
+    """Choose the names for a relation, all different."""
+    low = HOME[ground]
+    pools = {"low": low, "high": SKY, "any": low + SKY, "rider": ["cat", "dog", "ball"]}
+    pools["seat"] = [name for name in low if KINDS[name].seat]
+    names = []
+    for kind, *_ in SLOTS[relation]:
+        names.append(dice.pick([name for name in pools[kind] if name not in names]))
+    if relation == "above" and names[1] == "fish":
+        names[0] = dice.pick(["bird", "balloon", "boat", "whale"])
+    return names
+
+
+def arrange(relation, names, colours, dice):
+    """Put things into the slots of a relation, each a little off; give `Thing`s."""
+    shift = dice.between(-30, 30) if relation in ("alone", "above", "on") else 0
+    things = []
+    for name, colour, slot in zip(names, colours, SLOTS[relation], strict=True):
+        _, x, lower, percent = slot
+        size = dice.between(95, 105) * percent * KINDS[name].size // 10_000
+        x += shift + dice.between(-6, 6)
+        y = KINDS[name].foot + lower + dice.between(-4, 4) - size // 2
+        things.append(Thing(name, colour, x, y, size, dice.pick([False, True])))
+    if relation == "on":
+        rider, below = things
+        seat = below.y - below.size // 2 + below.size * KINDS[below.name].seat // 100
+        things[0] = replace(rider, x=below.x, y=seat + 2 - rider.size // 2)
+    return tuple(things)
+
+
+def make_scene(seed):
+    """Invent the scene of a seed: the same on every machine."""
+    dice = Dice(f"scene {seed}")
+    ground, relation = dice.pick(list(HOME)), dice.pick(RELATIONS)
+    names, colours = cast(relation, ground, dice), []
+    for name in names:
+        free = [c for c in fitting_colours(name, ground) if c not in colours]
+        colours.append(dice.pick(free))
+    things = arrange(relation, names, colours, dice)
+    return Scene(int(seed), ground, relation, things)

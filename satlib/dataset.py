@@ -29,7 +29,7 @@ def split_images(names, random, splits=None):
     n = len(names)
     if splits:
         known, lists = set(names), read_splits(splits)
-        rule = f"divided by lists of {sum(map(len, lists.values()))}"
+        rule = f"divided by lists of {sum(map(len, lists.values()))} names"
         parts = {s: [name for name in lists[s] if name in known] for s in SPLITS}
     else:
         order = [names[i] for i in random.permutation(n)]

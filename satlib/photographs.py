@@ -162,8 +162,8 @@ def write_images(path, folder, names, captions_per_image, size=256, skip=False):
     """Write the photographs `names` of `folder` to an HDF5 file; give the names kept.
 
     Dataset `images`: uint8 (N, 3, size, size). Attributes: `captions_per_image`, and
-    `sha256`, that of the squares' CRC-32 sums. With `skip`, what cannot be read is left out;
-    otherwise its error is raised, and no file is left behind.
+    `sha256`, that of the squares' CRC-32 sums. With `skip`, what cannot be read is left
+    out; otherwise its error is raised, and no file is left behind.
     """
     shape, kept, digest = (3, size, size), [], hashlib.sha256()
     squares = read_ahead([Path(folder, name) for name in names], size)

@@ -11,20 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from satlib.stickers import COLOURS, MARGIN, SHAPES, blend, paint, smooth, sticker
-from satlib.storybook import (
-    GRAMMAR,
-    GROUNDS,
-    HOME,
-    KINDS,
-    OFTEN,
-    SKY,
-    SLOTS,
-    Dice,
-    Scene,
-    arrange,
-    fitting_colours,
-    make_scene,
-)
+from satlib.storybook import GROUNDS, KINDS, Dice, make_scene
 
 SIDE = 256  # of a picture, in pixels
 
@@ -36,7 +23,7 @@ LAND = {  # the range of heights, in pixels from the top: of the hills, of the g
     "sea": ((124, 158), (142, 142)),
 }
 DETAILS = {  # shape, colour, how many, their size, and the heights they lie between
-    "sky": [("sun", "#ffeeb4", 1, 46, 0, 26), ("cloud", "#e4eff8", 3, 72, -24, 50)],
+    "sky": [("sun", "#ffeeb4", 1, 46, 0, 26), ("cloud", "#ecf4fc", 3, 72, -24, 50)],
     "grass": [("tuft", "#54963e", 12, 13, 150, 246), ("daisy", "#fff", 8, 8, 160, 248)],
     "sand": [("dot", "#ce9e66", 9, 5, 148, 250), ("shell", "#fa9e8c", 4, 9, 160, 240)],
     "snow": [("dot", "#fff", 60, 5, 0, 252), ("tuft", "#9fb2cc", 4, 10, 160, 246)],
@@ -105,16 +92,6 @@ def draw(scene):
     return image, [numbers == i + 1 for i in range(len(scene.objects))]
 
 
-def simple_scene(name, colour, ground):
-    """Put one thing on a ground. Raises ValueError where it does not belong."""
-    if name not in HOME.get(ground, []) + SKY:
-        raise ValueError(f"no {name!r} at {ground!r}; choose from {HOME} or {SKY}")
-    if colour not in (colours := fitting_colours(name, ground)):
-        raise ValueError(f"no {colour!r} {name} at {ground!r}; choose from {colours}")
-    things = arrange("alone", [name], [colour], Dice(f"{colour} {name} {ground}"))
-    return Scene(0, ground, "alone", things)
-
-
 def named_objects(words):
     """List (colour, name, i, i + 1) where word i is a colour and word i + 1 a thing."""
     pairs = enumerate(pairwise(words))
@@ -174,9 +151,29 @@ def fill(folder, scenes):
 
 
 def make_plan(n, seed):
-    """Say what a folder is to hold; `world` changes with the tables of our world."""
-    tables = COLOURS, SHAPES, GROUNDS, DETAILS, KINDS, HOME, SLOTS, OFTEN, GRAMMAR
-    return {"n": n, "seed": seed, "world": crc32(repr(tables).encode())}
+    """Say what a folder is to hold; `world` changes when scenes do."""
+    told = [(scene, scene.captions) for scene in map(make_scene, range(100))]
+    world = crc32(repr([COLOURS, SHAPES, GROUNDS, DETAILS, told]).encode())
+    return {"n": n, "seed": seed, "world": world}
+
+
+def read_plan(folder):
+    """Read what a folder's `scenes.json` says; give {} where there is none."""
+    path = Path(folder) / "scenes.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def check_plan(folder, plan):
+    """Raise a ValueError where a folder holds anything but the scenes of the plan."""
+    found = read_plan(folder)
+    if not found and any(path.suffix != ".part" for path in folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: choose another folder for the scenes")
+    for name in plan if found else ():
+        if found[name] != plan[name]:
+            raise ValueError(
+                f"{folder} holds scenes with {name}={found[name]}, not {plan[name]}: "
+                "choose another folder, or delete this one"
+            )
 
 
 def write_scenes(folder, n, seed=0):
@@ -187,22 +184,13 @@ def write_scenes(folder, n, seed=0):
     """
     folder, plan = Path(folder), make_plan(n, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = folder / "scenes.json"
-    found = json.loads(manifest.read_text()) if manifest.exists() else {}
-    if not found and any(path.suffix != ".part" for path in folder.iterdir()):
-        raise ValueError(f"{folder} is not empty: choose another folder for the scenes")
-    for name, value in plan.items():
-        if found and found[name] != value:
-            raise ValueError(
-                f"{folder} holds scenes with {name}={found[name]}, not {value}: "
-                "choose another folder, or delete this one"
-            )
-    if not found.get("complete"):
-        save(manifest, json.dumps(plan | {"complete": False}))
+    check_plan(folder, plan)
+    if not read_plan(folder).get("complete"):
+        save(folder / "scenes.json", json.dumps(plan | {"complete": False}))
         for part in ("images", "masks"):
             (folder / part).mkdir(exist_ok=True)
         fill(folder, distinct_scenes(n, seed))
-        save(manifest, json.dumps(plan | {"complete": True}))
+        save(folder / "scenes.json", json.dumps(plan | {"complete": True}))
     return folder
 
 
@@ -211,8 +199,8 @@ def load_scenes(folder):
 
     Raises ValueError where the folder is none of ours, incomplete, or of another world.
     """
-    manifest = Path(folder) / "scenes.json"
-    plan = json.loads(manifest.read_text()) if manifest.exists() else {"n": 0, "seed": 0}
-    if plan != make_plan(plan["n"], plan["seed"]) | {"complete": True}:
+    plan = read_plan(folder)
+    n, seed = plan.get("n", 0), plan.get("seed", 0)
+    if plan != make_plan(n, seed) | {"complete": True}:
         raise ValueError(f"{folder} holds no complete scenes of this version")
-    return distinct_scenes(plan["n"], plan["seed"])
+    return distinct_scenes(n, seed)

@@ -7,6 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from PIL.ImageColor import getrgb
 
+MARGIN, FINE = 8, 4  # pixels around a shape; how many times too large it is painted
+
 
 COLOURS = {
     "red": "#d62828",
@@ -39,6 +41,8 @@ TINTS = {
     "t": "#855836",  # timber
     "f": "#d8f0f6",  # foam
 }
+
+
 SHAPES = {
     "cat": """d s 62 92 90 99 103 74 90 44 80 54 90 70 82 84 62 80;
         m s 24 99 20 70 34 44 66 44 80 70 76 99; m o 24 82 76 100; m p 25 40 25 4 48 18;
@@ -84,9 +88,9 @@ SHAPES |= {
 
 SHAPES |= {
     "ball": """m o 4 4 96 96; l s 50 50 34 34 26 6 50 2 56 8 54 30;
-        l s 50 50 74 48 94 46 96 64 86 76 66 64;
-        l s 50 50 44 76 44 94 26 92 16 80 34 64; d l 2 50 50 71 30 77 14;
-        d l 2 50 50 66 76 68 90; d l 2 50 50 24 50 6 38; d o 43 43 57 57; w o 24 18 38 30""",
+        l s 50 50 74 48 94 46 96 64 86 76 66 64; d l 2 50 50 71 30 77 14;
+        l s 50 50 44 76 44 94 26 92 16 80 34 64; d l 2 50 50 66 76 68 90;
+        d l 2 50 50 24 50 6 38; d o 43 43 57 57; w o 24 18 38 30""",
     "car": """m s 20 62 26 32 40 28 64 28 74 34 84 62;
         s s 28 60 32 38 40 36 48 36 48 60; s s 53 60 53 36 62 36 70 40 76 60;
         m s 0 92 0 62 12 56 60 56 90 58 102 66 100 94; l p 6 72 94 72 94 76 6 76;
@@ -129,7 +133,7 @@ SHAPES |= {
 SHAPES |= {
     "sun": "l o 0 0 100 100; m o 14 14 86 86",
     "cloud": """m o 0 44 40 84; m o 50 30 90 80; m o 66 48 100 84;
-        m p 18 60 18 84 84 84 84 60; l o 20 18 64 74; l o 54 34 86 72; l o 8 50 34 76""",
+        m o 10 64 90 88; l o 20 18 64 74; l o 54 34 86 72; l o 8 50 34 76""",
     "tuft": "m p 30 99 10 40 42 99; m p 42 99 50 10 58 99; m p 58 99 92 36 70 99",
     "daisy": "m o 35 0 65 99; m o 0 35 99 65; y o 34 34 66 66",
     "shell": "m s 10 80 20 20 80 20 90 80; d l 6 50 30 50 74; d l 6 34 34 40 74",
@@ -160,14 +164,11 @@ def smooth(points):
     return points // 64
 
 
-MARGIN, FINE = 8, 4  # pixels around a shape; how many times too large we paint
-
-
 @lru_cache(512)
 def paint(name, colour, size, mirrored=False):
     """Paint a shape `size` pixels wide, flat; give RGBA of side size + 2 · MARGIN."""
     side, unit = (size + 2 * MARGIN) * FINE, size * FINE
-    image = Image.new("RGBA", (side, side), (*blend(colour, "#1e1028", 70), 0))
+    image = Image.new("RGBA", (side, side))
     pen = ImageDraw.Draw(image)
     tints = {"d": blend(colour, "#28143c", 30), "l": blend(colour, "#fffaeb", 50)}
     tints |= TINTS | {"m": colour}
@@ -193,7 +194,7 @@ def sticker(name, colour, size, mirrored=False):
     light = np.roll(soft, (-step, -step), (0, 1)) - np.roll(soft, (step, step), (0, 1))
     pixels = np.array(flat, dtype=np.int16)
     pixels[..., :3] += light[..., None] // 5
-    outline = Image.new("RGBA", flat.size, flat.getpixel((0, 0)))
+    outline = Image.new("RGBA", flat.size, blend(colour, "#1e1028", 75))
     fatter = alpha.filter(ImageFilter.BoxBlur(1))
     outline.putalpha(fatter.point(lambda a: min(255, 4 * a)))
     lit = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

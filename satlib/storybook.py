@@ -37,6 +37,8 @@ KINDS = {
     "bird": Kind("above", "flies", 92, 134),
     "balloon": Kind("above", "floats", 100, 138),
 }
+
+
 SKY = ["bird", "balloon"]
 HOME = {
     "grass": ["cat", "dog", "ball", "tree", "house", "car", "flower"],
@@ -104,46 +106,26 @@ class Scene:
             kind = KINDS[thing.name]
             words |= {key: thing.phrase, f"does_{key}": kind.verb}
             words |= {f"at_{key}": f"{kind.place} the {self.ground}"}
-        lines = [line.format(**words) for line in GRAMMAR[self.relation]]
+        lines = GRAMMAR[self.relation].format(**words).split(";")
+        lines = [" ".join(line.split()) for line in lines]
         return [f"{line[0].upper()}{line[1:]}." for line in lines]
 
 
-def two(relation, inverse):
-    """Give the five sentences about two things, A in relation to B."""
-    return [
-        f"{{A}} {{does_A}} {relation} {{B}} {{at_B}}",
-        f"{{B}} {{does_B}} {{at_B}} {inverse} {{A}}",
-        f"there is {{A}} {relation} {{B}} {{at_B}}",
-        f"there is {{B}} {{at_B}} with {{A}} {relation} it",
-        f"{{A}} {relation} {{B}} {{at_B}}",
-    ]
-
-
+TWO = """{A} {does_A} REL {B} {at_B}; {B} {does_B} {at_B} INV {A};
+    {A} REL {B} {at_B}; there is {A} REL {B} {at_B};
+    there is {B} {at_B} with {A} REL it"""
 GRAMMAR = {
-    "alone": [
-        "{A} {does_A} {at_A}",
-        "there is {A} {at_A}",
-        "{A} {at_A}",
-        "{at_A} {does_A} {A}",
-        "a picture of {A} {at_A}",
-    ],
-    "beside": two("left of", "right of"),
-    "above": two("above", "below"),
-    "on": two("on", "under"),
-    "between": [
-        "{B} {does_B} between {A} and {C}",
-        "there is {B} between {A} and {C}",
-        "{B} between {A} and {C} {at_C}",
-        "{A}, {B} and {C} {at_C}",
-        "{A} {does_A} left of {B} and {C}",
-    ],
-    "over": [
-        "{A} {does_A} above {B} and {C}",
-        "there is {A} above {B} and {C}",
-        "{A} above {B} and {C} {at_C}",
-        "{B} and {C} {at_C} below {A}",
-        "{B} {does_B} left of {C} below {A}",
-    ],
+    "alone": """{A} {does_A} {at_A}; there is {A} {at_A}; {A} {at_A};
+        {at_A} {does_A} {A}; a picture of {A} {at_A}""",
+    "beside": TWO.replace("REL", "left of").replace("INV", "right of"),
+    "above": TWO.replace("REL", "above").replace("INV", "below"),
+    "on": TWO.replace("REL", "on").replace("INV", "under"),
+    "between": """{B} {does_B} between {A} and {C}; there is {B} between {A} and {C};
+        {B} between {A} and {C} {at_C}; {A}, {B} and {C} {at_C};
+        {A} {does_A} left of {B} and {C}""",
+    "over": """{A} {does_A} above {B} and {C}; there is {A} above {B} and {C};
+        {A} above {B} and {C} {at_C}; {B} and {C} {at_C} below {A};
+        {B} {does_B} left of {C} below {A}""",
 }
 
 
@@ -211,3 +193,14 @@ def make_scene(seed):
         colours.append(dice.pick(free))
     things = arrange(relation, names, colours, dice)
     return Scene(int(seed), ground, relation, things)
+
+
+def simple_scene(name, colour, ground):
+    """Put one thing on a ground. Raises ValueError where it does not belong."""
+    if name not in HOME.get(ground, []) + SKY:
+        raise ValueError(f"no {name!r} at {ground!r}; choose from {HOME} or {SKY}")
+    if colour not in (colours := fitting_colours(name, ground)):
+        raise ValueError(f"no {colour!r} {name} at {ground!r}; choose from {colours}")
+    dice = Dice(f"{colour} {name} {ground}")
+    things = arrange("alone", [name], [colour], dice)
+    return Scene(dice.between(0, 999), ground, "alone", things)

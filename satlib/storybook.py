@@ -25,8 +25,8 @@ class Kind(NamedTuple):
 KINDS = {
     "cat": Kind("on", "sits", 92, 230),
     "dog": Kind("on", "stands", 96, 230),
-    "ball": Kind("on", "lies", 78, 230),
-    "tree": Kind("on", "stands", 116, 222),
+    "ball": Kind("on", "lies", 86, 230),
+    "tree": Kind("on", "stands", 112, 222),
     "house": Kind("on", "stands", 108, 224, seat=16),
     "car": Kind("on", "stands", 108, 230, seat=29),
     "flower": Kind("on", "grows", 90, 232),
@@ -35,7 +35,7 @@ KINDS = {
     "whale": Kind("in", "swims", 108, 206, seat=35),
     "fish": Kind("in", "swims", 86, 234),
     "bird": Kind("above", "flies", 92, 134),
-    "balloon": Kind("above", "floats", 100, 138),
+    "balloon": Kind("above", "floats", 100, 142),
 }
 
 
@@ -112,8 +112,7 @@ class Scene:
 
 
 TWO = """{A} {does_A} REL {B} {at_B}; {B} {does_B} {at_B} INV {A};
-    {A} REL {B} {at_B}; there is {A} REL {B} {at_B};
-    there is {B} {at_B} with {A} REL it"""
+    {A} REL {B} {at_B}; there is {A} REL {B} {at_B}; {B} {at_B} with {A} REL it"""
 GRAMMAR = {
     "alone": """{A} {does_A} {at_A}; there is {A} {at_A}; {A} {at_A};
         {at_A} {does_A} {A}; a picture of {A} {at_A}""",
@@ -188,9 +187,10 @@ def make_scene(seed):
     dice = Dice(f"scene {seed}")
     ground, relation = dice.pick(list(HOME)), dice.pick(RELATIONS)
     names, colours = cast(relation, ground, dice), []
+    high = fitting_colours(SKY[0], ground) if relation == "on" else COLOURS
     for name in names:
-        free = [c for c in fitting_colours(name, ground) if c not in colours]
-        colours.append(dice.pick(free))
+        free = [c for c in fitting_colours(name, ground) if c in high]
+        colours.append(dice.pick([c for c in free if c not in colours]))
     things = arrange(relation, names, colours, dice)
     return Scene(int(seed), ground, relation, things)
 

@@ -27,7 +27,8 @@ def exported_cells(chapter):
     Raises TangleError if a cell names another module, or if jupytext would read the
     chapter as markdown because its header does not name the format.
     """
-    cells = [c.source for c in jupytext.read(chapter).cells if c.cell_type == "code"]
+    notebook = jupytext.read(chapter, fmt="md:markdown")  # MyST if the header says so
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     fences = len(FENCE.findall(chapter.read_text(encoding="utf-8")))
     if len(cells) != fences:
         raise TangleError(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.cbook import get_sample_data
 from PIL import Image
@@ -96,6 +96,7 @@ def test_regions_are_average_pooled_cells(size, cells):
     assert torch.allclose(encoder.pool @ x, regions, rtol=1e-5, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 16), st.integers(1, 16))
 def test_pooling_matrix_is_adaptive_average_pooling(cells, regions):
     every_cell = torch.eye(cells**2).view(-1, cells, cells)

@@ -27,13 +27,13 @@ def greedy_search(decoder, cells, word_map, max_length=50):
 
     Takes the most probable word at each step, at most `max_length` words.
     """
-    memory, stacked = decoder.remember(cells), decoder.stacked()
+    memory = decoder.remember(cells)
     hidden, cell_state = (state.unsqueeze(1) for state in decoder.start(cells))
     words = torch.full((len(cells), 1), word_map["<start>"], device=cells.device)
     said, done = [], torch.zeros_like(words, dtype=torch.bool)
     for t in range(max_length):
         hidden, cell_state, *_ = decoder.step(
-            decoder.word_inputs(words), hidden, cell_state, memory, stacked
+            decoder.word_inputs(words), hidden, cell_state, memory
         )
         words = speakable(decoder.fc(hidden), word_map, t == 0).argmax(dim=-1)
         done |= words == word_map["<end>"]
@@ -74,7 +74,7 @@ def survivors(totals, log_probs, beam_size):
 
 def search(decoder, cells, word_map, beam_size, max_length):
     """Run a beam search; give its steps and the final log-probabilities (B, K)."""
-    memory, stacked = decoder.remember(cells), decoder.stacked()
+    memory = decoder.remember(cells)
     hidden, cell_state = (state.unsqueeze(1) for state in decoder.start(cells))
     words = torch.full((len(cells), 1), word_map["<start>"], device=cells.device)
     totals = torch.zeros_like(words, dtype=torch.float32)
@@ -84,7 +84,7 @@ def search(decoder, cells, word_map, beam_size, max_length):
     steps = []
     for t in range(max_length):
         hidden, cell_state, alphas, gates = decoder.step(
-            decoder.word_inputs(words), hidden, cell_state, memory, stacked
+            decoder.word_inputs(words), hidden, cell_state, memory
         )
         log_probs = speakable(decoder.fc(hidden), word_map, t == 0)
         log_probs = torch.where(done.unsqueeze(-1), pad_only, log_probs)

@@ -1,6 +1,7 @@
 # Written by `python -m satlib.tangle` from chapters/decoder.md: edit that.
 """The decoder: attention, gate and LSTM, one word at a time, for a whole batch."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from satlib.attention import Attention
 from satlib.initialization import init_weights
 from satlib.lstm import LSTMCell
+from satlib.shared import SharedLinear, SharedScores
 
 
 def textbook_step(decoder, regions, words, hidden, cell_state):
@@ -73,55 +75,61 @@ def textbook_forward(decoder, regions, captions, lengths):
     return Decoded(torch.cat(scores), targets, alphas, order)
 
 
-class Memory(NamedTuple):
-    """What of an image stays the same for every word of its captions."""
+@dataclass
+class Memory:
+    """What all steps share, for the captions of a batch."""
 
     cells: torch.Tensor  # (b, C, D)
-    keys: torch.Tensor  # (b, P, A)
-
-    def rows(self, index):
-        """Give the memory of some rows (a slice or an index tensor)."""
-        return Memory(self.cells[index], self.keys[index])
+    scores: SharedScores  # query (b, k, A) -> scores (b, k, P)
+    from_hidden: SharedLinear  # h -> query, gate, recurrent half, (b, k, A + D + 4H)
+    from_context: SharedLinear  # gated context -> pre-activations (b, k, 4H)
 
 
 class DecoderCell(nn.Module):
     """The decoder's layers and one step of it, for k states of each of b images."""
 
-    def __init__(self, attention_dim, embed_dim, decoder_dim, vocab_size, encoder_dim):
+    def __init__(self, attention_dim, embed_dim, decoder_dim, encoder_dim, pool):
         super().__init__()
+        self.sizes = [attention_dim, encoder_dim, 4 * decoder_dim]
         self.attention = Attention(encoder_dim, decoder_dim, attention_dim)
-        self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.decode_step = LSTMCell(embed_dim + encoder_dim, decoder_dim)
         self.init_h = nn.Linear(encoder_dim, decoder_dim)
         self.init_c = nn.Linear(encoder_dim, decoder_dim)
         self.f_beta = nn.Linear(decoder_dim, encoder_dim)
+        self.register_buffer("pool", pool, persistent=False)
 
-    def word_inputs(self, words):
-        """Give the words' half (…, 4H) of the LSTM's input product for ids (…)."""
-        weight = self.decode_step.weight_ih[:, : self.embedding.embedding_dim]
-        return F.linear(self.embedding(words), weight, self.decode_step.bias_ih)
+    def remember(self, cells, image=None):
+        """Put together what all steps share, for images with cells (B, C, D).
 
-    def stacked(self):
-        """Stack the three layers that multiply h: weight (A + D + 4H, H) and bias."""
+        `image` (b,) says for each row which image it looks at; by default each its own.
+        """
+        keys = self.attention.keys(cells)
+        keys = keys if self.pool is None else self.pool @ keys  # (B, P, A)
+        if image is not None:
+            cells, keys = cells.index_select(0, image), keys.index_select(0, image)
         query, gate, cell = self.attention.decoder_att, self.f_beta, self.decode_step
         weight = torch.cat([query.weight, gate.weight, cell.weight_hh])
-        return weight, torch.cat([query.bias, gate.bias, cell.bias_hh])
+        bias = torch.cat([query.bias, gate.bias, cell.bias_hh])
+        return Memory(
+            cells,
+            SharedScores(keys, self.attention.full_att.weight[0]),
+            SharedLinear(weight, bias),
+            SharedLinear(cell.weight_ih[:, -self.sizes[1] :]),
+        )
 
-    def step(self, word_input, hidden, cell_state, memory, stacked):
+    def step(self, word_input, hidden, cell_state, memory):
         """Take one step from the state (b, k, H), (b, k, H) with words (b, k, 4H).
 
-        `stacked` is what the method of that name gives. Gives the new hidden state,
-        the new cell state, alpha (b, k, P) and the gate (b, k, D).
+        Gives hidden and cell state, alpha (b, k, P) and the gate (b, k, D).
         """
-        sizes = [m.out_features for m in (self.attention.decoder_att, self.f_beta)]
-        products = F.linear(hidden, *stacked)  # (b, k, A + D + 4H)
-        query, gate, recurrent = products.split([*sizes, word_input.shape[-1]], dim=-1)
-        alpha = self.attention.alpha(memory.keys.unsqueeze(1), query)
+        products = memory.from_hidden(hidden).split(self.sizes, dim=-1)
+        query, gate, recurrent = products
+        scores = memory.scores(query) + self.attention.full_att.bias
+        alpha = torch.softmax(scores, dim=-1)  # (b, k, P)
         weights = alpha if self.pool is None else alpha @ self.pool  # (b, k, C)
         gate = torch.sigmoid(gate)
-        gated_context = gate * (weights @ memory.cells)  # (b, k, D)
-        weight = self.decode_step.weight_ih[:, self.embedding.embedding_dim :]
-        pre = word_input + recurrent + F.linear(gated_context, weight)
+        context = gate * (weights @ memory.cells[: len(hidden)])  # (b, k, D)
+        pre = word_input + recurrent + memory.from_context(context)
         hidden, cell_state = self.decode_step.update(pre, cell_state)
         return hidden, cell_state, alpha, gate
 
@@ -143,17 +151,17 @@ class Decoder(DecoderCell):
         dropout=0.5,
         pool=None,
     ):
-        super().__init__(attention_dim, embed_dim, decoder_dim, vocab_size, encoder_dim)
+        super().__init__(attention_dim, embed_dim, decoder_dim, encoder_dim, pool)
+        self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(decoder_dim, vocab_size)
-        self.register_buffer("pool", pool, persistent=False)
         for part in (self.embedding, self.decode_step, self.fc):
             init_weights(part)
 
-    def remember(self, cells):
-        """Compute the memory of images from their cells (B, C, D)."""
-        keys = self.attention.keys(cells)
-        return Memory(cells, keys if self.pool is None else self.pool @ keys)
+    def word_inputs(self, words):
+        """Give the words' half (…, 4H) of the LSTM's input product for ids (…)."""
+        weight = self.decode_step.weight_ih[:, : self.embedding.embedding_dim]
+        return F.linear(self.embedding(words), weight, self.decode_step.bias_ih)
 
     def start(self, cells):
         """Give the first state (B, H), (B, H): equation (decoder-start)."""
@@ -168,14 +176,14 @@ class Decoder(DecoderCell):
         """
         words = pack(captions, lengths)
         image = words.order // (len(captions) // len(encoder_out))
-        memory, stacked = self.remember(encoder_out).rows(image), self.stacked()
+        memory = self.remember(encoder_out, image)
         hidden, cell_state = (s[image].unsqueeze(1) for s in self.start(encoder_out))
         inputs = self.word_inputs(words.inputs).unsqueeze(1)  # (W, 1, 4H)
         hiddens, alphas = [], []
         for word_input in inputs.split(words.batch_sizes):
             b = len(word_input)  # the captions that still have words left
             hidden, cell_state, alpha, _ = self.step(
-                word_input, hidden[:b], cell_state[:b], memory.rows(slice(b)), stacked
+                word_input, hidden[:b], cell_state[:b], memory
             )
             hiddens.append(hidden.squeeze(1))
             alphas.append(F.pad(alpha.squeeze(1), (0, 0, 0, len(image) - b)))

@@ -85,6 +85,11 @@ def choose_device():
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def _adam(model, rate):
+    opened = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.Adam(opened, rate, fused=True)
+
+
 class Session:
     """A model in training: its weights, optimisers and history on a device."""
 
@@ -93,14 +98,11 @@ class Session:
         self.config, self.word_map, self.history = config, word_map, []
         self.encoder = encoder.to(device)
         self.decoder = build_decoder(config, word_map, encoder).to(device)
-        self.decoder_optimizer = torch.optim.Adam(
-            self.decoder.parameters(), lr=config.decoder_lr
-        )
+        self.decoder_optimizer = _adam(self.decoder, config.decoder_lr)
         self.encoder_optimizer = None
         if config.fine_tune:
             self.encoder.fine_tune()
-            opened = [p for p in encoder.parameters() if p.requires_grad]
-            self.encoder_optimizer = torch.optim.Adam(opened, lr=config.encoder_lr)
+            self.encoder_optimizer = _adam(encoder, config.encoder_lr)
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
 
     def parts(self):

@@ -13,8 +13,8 @@ import satlib
 from satlib.beam_search import beam_search
 from satlib.configuration import load_checkpoint
 from satlib.encoder import build_encoder
-from satlib.fit import build_decoder, choose_device
 from satlib.photographs import load_photograph, progress
+from satlib.session import build_decoder, choose_device
 
 SHIPPED = Path(satlib.__file__).resolve().parent.parent / "data" / "captioner.pt"
 

@@ -110,7 +110,8 @@ DATA_CHOICES += ["min_freq", "encoder", "image_size", "seed"]
 FREE_CHOICES = ["epochs", "stop_after", "beam_size", "workers", "output"]
 ROOMS = ["attention", "beam_search", "bleu", "captions", "dataset", "decoder"]
 ROOMS += ["encoder", "features", "fit", "initialization", "lstm", "photographs"]
-ROOMS += ["scenes", "shared", "stickers", "storybook", "training", "validation"]
+ROOMS += ["scenes", "session", "shared", "stickers", "storybook", "training"]
+ROOMS += ["validation"]
 ROOT = Path(satlib.__file__).resolve().parent
 
 

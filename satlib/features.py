@@ -1,6 +1,7 @@
 # Written by `python -m satlib.tangle` from chapters/features.md: edit that.
 """Mini-batches of images or cached cells with their captions; the feature cache."""
 
+import contextlib
 import hashlib
 import math
 import os
@@ -116,14 +117,11 @@ def cache_features(encoder, images, features, batch_size=32):
 
 
 def _open_partial(path, key, encoder, pictures):
-    if path.exists():
-        try:
-            file = h5py.File(path, "r+")
-            if file.attrs.get("key") == key:
-                return file
-            file.close()
-        except OSError:  # killed while the space was laid out
-            pass
+    with contextlib.suppress(OSError):  # none there, or killed while it was laid out
+        file = h5py.File(path, "r+")
+        if file.attrs.get("key") == key:
+            return file
+        file.close()
     device = next(encoder.parameters()).device
     sample = torch.zeros(1, *pictures.shape[1:], dtype=torch.uint8, device=device)
     shape = len(pictures), *encoder(sample).shape[1:]

@@ -3,10 +3,8 @@
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from satlib.configuration import (
     Config,
@@ -16,11 +14,11 @@ from satlib.configuration import (
     save_checkpoint,
 )
 from satlib.dataset import create_input_files, file_path, read_file
-from satlib.decoder import Decoder
 from satlib.encoder import build_encoder
 from satlib.features import CaptionDataset, batches, cache_features
 from satlib.photographs import replacing
 from satlib.scenes import write_scenes
+from satlib.session import Session, choose_device
 from satlib.training import adjust_learning_rate, train
 from satlib.validation import validate
 
@@ -63,76 +61,6 @@ def open_dataset(config, encoder, base, split):
         cells = folder / f"{split}_CELLS_{config.encoder}_{base}.hdf5"
         cache_features(encoder, images, cells)
     return CaptionDataset(folder, base, split, cells)
-
-
-def build_decoder(config, word_map, encoder):
-    """Build the decoder that a configuration describes, with fresh weights."""
-    return Decoder(
-        config.attention_dim,
-        config.embed_dim,
-        config.decoder_dim,
-        len(word_map),
-        encoder.encoder_dim,
-        config.dropout,
-        encoder.pool,
-    )
-
-
-def choose_device():
-    """Choose the fastest device: CUDA, then Apple's, then the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _adam(model, rate):
-    opened = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.Adam(opened, rate, fused=True)
-
-
-class Session:
-    """A model in training: its weights, optimisers and history on a device."""
-
-    def __init__(self, config, encoder, word_map, device):
-        torch.manual_seed(config.seed)
-        self.config, self.word_map, self.history = config, word_map, []
-        self.encoder = encoder.to(device)
-        self.decoder = build_decoder(config, word_map, encoder).to(device)
-        self.decoder_optimizer = _adam(self.decoder, config.decoder_lr)
-        self.encoder_optimizer = None
-        if config.fine_tune:
-            self.encoder.fine_tune()
-            self.encoder_optimizer = _adam(encoder, config.encoder_lr)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-
-    def parts(self):
-        """Name everything that has a state_dict and changes while training."""
-        names = ["decoder", "decoder_optimizer", "scaler"]
-        if self.config.fine_tune:
-            names += ["encoder", "encoder_optimizer"]
-        return {name: getattr(self, name) for name in names}
-
-    def checkpoint(self):
-        """Give the session as plain data."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {name: part.state_dict() for name, part in self.parts().items()} | {
-            "config": asdict(self.config),
-            "word_map": self.word_map,
-            "history": self.history,
-            "epoch": len(self.history),
-            "best_bleu4": max((row["bleu4"] for row in self.history), default=0.0),
-            "random_state": torch.get_rng_state(),
-            "cuda_random_state": cuda,
-        }
-
-    def restore(self, checkpoint):
-        """Take the session up where the checkpoint left it."""
-        for name, part in self.parts().items():
-            part.load_state_dict(checkpoint[name])
-        self.history = checkpoint["history"]
-        torch.set_rng_state(checkpoint["random_state"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(checkpoint["cuda_random_state"])
 
 
 def epochs_since_best(history):
@@ -196,37 +124,32 @@ def _complete(config, history):
 
 def _run_epoch(session, datasets, references):
     config, epoch, start = session.config, len(session.history) + 1, time.perf_counter()
-    optimizers = [session.encoder_optimizer, session.decoder_optimizer]
     since = epochs_since_best(session.history)
     if since and since % config.decay_after == 0:
-        for optimizer in filter(None, optimizers):
+        for optimizer in filter(None, session.optimizers):
             adjust_learning_rate(optimizer, config.decay_factor)
-    training, validation = (
-        batches(dataset, config.batch_size, seed, config.workers)
-        for dataset, seed in zip(datasets, (config.seed + epoch, None), strict=True)
-    )
+    size, workers = config.batch_size, config.workers
+    training = batches(datasets[0], size, config.seed + epoch, workers)
     encoder = session.encoder if config.fine_tune else None
-    measured = train(
-        training,
-        encoder,
-        session.decoder,
-        *optimizers,
-        epoch,
-        alpha_c=config.alpha_c,
-        grad_clip=config.grad_clip,
-        scaler=session.scaler,
-    )
-    found = validate(validation, encoder, session.decoder, session.word_map, references)
-    rate = session.decoder_optimizer.param_groups[0]["lr"]
-    row = {"epoch": epoch, "learning_rate": rate}
+    models, word_map = (encoder, session.decoder), session.word_map
+    settings = {"alpha_c": config.alpha_c, "grad_clip": config.grad_clip}
+    settings["scaler"] = session.scaler
+    measured = train(training, *models, *session.optimizers, epoch, **settings)
+    validation = batches(datasets[1], size, workers=workers)
+    row = {"epoch": epoch, "learning_rate": session.learning_rate}
     row |= {f"train_{name}": value for name, value in measured.items()}
-    row |= found | {"seconds": time.perf_counter() - start}
-    session.history.append(row)
-    print(
-        f"epoch {epoch} validation  loss {row['loss']:.3f}  top-5 {row['top5']:.1f} %"
+    row |= validate(validation, *models, word_map, references)
+    session.history.append(row | {"seconds": time.perf_counter() - start})
+    print(validation_line(row), flush=True)
+
+
+def validation_line(row):
+    """Write what the validation of an epoch has found."""
+    return (
+        f"epoch {row['epoch']} validation  loss {row['loss']:.3f}"
+        f"  top-5 {row['top5']:.1f} %"
         f"  BLEU-4: teacher-forced {row['bleu4_teacher_forced']:.3f},"
-        f" generated {row['bleu4']:.3f}",
-        flush=True,
+        f" generated {row['bleu4']:.3f}"
     )
 
 

@@ -21,6 +21,13 @@ def teacher_forced_words(decoded, captions, lengths):
     return result
 
 
+def rows_of_same_image(captions, images, silent):
+    """Give for each caption (k·B, L) the k rows of its image, without `silent` ids."""
+    rows = [[i for i in row if i not in silent] for row in captions.tolist()]
+    k = len(rows) // images
+    return [rows[j // k * k : j // k * k + k] for j in range(len(rows))]
+
+
 @torch.no_grad()
 def validate(loader, encoder, decoder, word_map, references):
     """Measure a model on a split; give a dict of its scores.
@@ -43,9 +50,7 @@ def validate(loader, encoder, decoder, word_map, references):
         loss.update(caption_loss(decoded)[1].item(), len(decoded.targets))
         top5.update(accuracy(decoded.scores, decoded.targets), len(decoded.targets))
         forced += teacher_forced_words(decoded, captions, lengths)
-        rows = [[i for i in row if i not in silent] for row in captions.tolist()]
-        k = len(captions) // len(images)
-        true += [rows[j // k * k : j // k * k + k] for j in range(len(rows))]
+        true += rows_of_same_image(captions, len(images), silent)
         greedy = greedy_search(decoder, cells, word_map)
         written += [[words[i] for i in ids] for ids in greedy]
     return {

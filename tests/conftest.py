@@ -22,7 +22,10 @@ def write_world(folder, count=32):
         picture = np.full((48, 64, 3), rgb, np.uint8)
         picture[10:20, number % 20 : number % 20 + 20] = 255 - number
         Image.fromarray(picture).save(images / name)
-        lines += [f"{name},This picture is all {colour}.", f"{name},It is {colour} here."]
+        lines += [
+            f"{name},This picture is all {colour}.",
+            f"{name},It is {colour} here.",
+        ]
         names.append(name)
     (folder / "captions.csv").write_text("\n".join(lines))
     cuts = {"train": names[:-8], "val": names[-8:-4], "test": names[-4:]}

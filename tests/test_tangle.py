@@ -46,6 +46,7 @@ ROOMS = {
     "beam_search": "decoder",
     "validation": "decoder training bleu beam_search",
     "configuration": "photographs",
+    "session": "decoder configuration",
     "fit": "above",
     "captioner": "above",
     "explorer": "figures photographs captioner",

@@ -16,21 +16,22 @@ class Shared:
 
     def __init__(self, *tensors):
         self.notes = []
-        self.tensors = _HandOn.apply(self, *tensors)
+        self.tensors = _HandOn.apply(self.notes, self.gradients, *tensors)
 
 
 class _HandOn(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, shared, *tensors):
-        ctx.shared = shared
+    def forward(ctx, notes, gradients, *tensors):
+        ctx.notes, ctx.gradients = notes, gradients
         ctx.save_for_backward(*tensors)
         return tuple(tensor.view_as(tensor) for tensor in tensors)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *_):  # the steps give nothing here: they have left notes
-        notes, ctx.shared.notes = ctx.shared.notes, []
-        return None, *ctx.shared.gradients(notes, *ctx.saved_tensors)
+        gradients = ctx.gradients(ctx.notes, *ctx.saved_tensors)
+        ctx.notes.clear()
+        return None, None, *gradients
 
 
 class SharedLinear(Shared):
@@ -38,7 +39,7 @@ class SharedLinear(Shared):
 
     def __call__(self, x):
         """Give the layer's outputs (…, O) for inputs (…, I)."""
-        return _LinearStep.apply(x, self, *self.tensors)
+        return _LinearStep.apply(x, self.notes, *self.tensors)
 
     @staticmethod
     def gradients(notes, weight, bias=None):
@@ -50,8 +51,8 @@ class SharedLinear(Shared):
 
 class _LinearStep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, shared, weight, bias=None):
-        ctx.shared = shared
+    def forward(ctx, x, notes, weight, bias=None):
+        ctx.notes = notes
         ctx.save_for_backward(x, weight)
         return F.linear(x, weight, bias)
 
@@ -59,7 +60,7 @@ class _LinearStep(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
-        ctx.shared.notes.append((x.flatten(0, -2), gradient.flatten(0, -2)))
+        ctx.notes.append((x.flatten(0, -2), gradient.flatten(0, -2)))
         return gradient @ weight, None, *[None] * (len(ctx.needs_input_grad) - 2)
 
 
@@ -86,7 +87,7 @@ class SharedScores(Shared):
 
     def __call__(self, query):
         """Give the scores (b, k, P) of queries (b, k, A)."""
-        return _ScoresStep.apply(query, self, *self.tensors)
+        return _ScoresStep.apply(query, self.notes, *self.tensors)
 
     @staticmethod
     def gradients(notes, keys, v):
@@ -109,8 +110,8 @@ class SharedScores(Shared):
 
 class _ScoresStep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, shared, keys, v):
-        ctx.shared = shared
+    def forward(ctx, query, notes, keys, v):
+        ctx.notes = notes
         ctx.save_for_backward(query, keys, v)
         scores = query.new_empty(*query.shape[:2], keys.shape[1])
         for part, sums in sums_in_cache(keys, query):
@@ -125,5 +126,5 @@ class _ScoresStep(torch.autograd.Function):
         for part, sums in sums_in_cache(keys, query):
             of_part = gradient[part].unsqueeze(2)  # (n, k, 1, P)
             torch.matmul(of_part, sums.gt_(0), out=m[part].unsqueeze(2))
-        ctx.shared.notes.append((query, gradient, m))
+        ctx.notes.append((query, gradient, m))
         return m * v, None, None, None

@@ -43,7 +43,7 @@ class Config:
     embed_dim: int = number(128, 1)
     decoder_dim: int = number(256, 1)
     dropout: float = number(0.5, 0, 0.99)
-    epochs: int = number(7, 1)  # at most
+    epochs: int = number(6, 1)  # at most
     batch_size: int = number(8, 1)  # images, each with all its captions
     decoder_lr: float = number(1.5e-3, 1e-9, 10)
     encoder_lr: float = number(1e-4, 1e-9, 10)

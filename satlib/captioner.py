@@ -93,7 +93,13 @@ def load_captioner(path=None):
 
     Raises FileNotFoundError, or ValueError where the file is no checkpoint of satlib.
     """
-    checkpoint = load_checkpoint(path or SHIPPED)
+    path = Path(path or SHIPPED)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: no captioner there; chapters/train.ipynb trains one and prints "
+            "the path of its checkpoint, for load_captioner(path)"
+        )
+    checkpoint = load_checkpoint(path)
     config = SimpleNamespace(**checkpoint["config"])
     tuned = "encoder" in checkpoint
     encoder = build_encoder(config.encoder, not tuned, config.image_size)

@@ -35,6 +35,7 @@ class Config:
     splits: str | None = None
     scenes: int = number(2000, 10, 100_000)
     max_images: int | None = number(None, 1)  # in each split
+    on_error: str = "raise"  # or "skip": leave out photographs that are broken
     min_freq: int = number(5, 0)  # a word stays if it occurs more often
     encoder: str = "efficientnet_lite0"
     fine_tune: bool = False  # train the encoder's later blocks as well
@@ -81,6 +82,8 @@ def _check_data(config):
         raise ValueError("dataset='scenes' is drawn: name yours with another dataset=…")
     if config.dataset != "scenes" and len(given) < 2:
         raise ValueError(f"dataset={config.dataset!r} needs captions=… and images=…")
+    if config.on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error={config.on_error!r}: must be 'raise' or 'skip'")
     for name in ("captions", "images", "splits"):
         path = getattr(config, name)
         if path and not Path(path).exists():
@@ -106,7 +109,7 @@ def config_from(namespace, besides=()):
 
 
 DATA_CHOICES = ["dataset", "captions", "images", "splits", "scenes", "max_images"]
-DATA_CHOICES += ["min_freq", "encoder", "image_size", "seed"]
+DATA_CHOICES += ["on_error", "min_freq", "encoder", "image_size", "seed"]
 FREE_CHOICES = ["epochs", "stop_after", "beam_size", "workers", "output"]
 ROOMS = ["attention", "beam_search", "bleu", "captions", "dataset", "decoder"]
 ROOMS += ["encoder", "features", "fit", "initialization", "lstm", "photographs"]

@@ -39,6 +39,7 @@ def write_data(config):
         seed=config.seed,
         splits=splits,
         image_size=config.image_size,
+        on_error=config.on_error,
         max_images=config.max_images,
     )
     return base, Path(images)

@@ -16,7 +16,18 @@ class Shared:
 
     def __init__(self, *tensors):
         self.notes = []
+        tensors = map(full_precision, tensors)
         self.tensors = _HandOn.apply(self.notes, self.gradients, *tensors)
+
+    def apply(self, step, x):
+        """Apply the function `step` to x and the shared tensors, in full precision."""
+        with torch.autocast(x.device.type, enabled=False):
+            return step.apply(full_precision(x), self.notes, *self.tensors)
+
+
+def full_precision(x):
+    """Give x in float32 at least, also where half precision is switched on."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _HandOn(torch.autograd.Function):
@@ -39,7 +50,7 @@ class SharedLinear(Shared):
 
     def __call__(self, x):
         """Give the layer's outputs (…, O) for inputs (…, I)."""
-        return _LinearStep.apply(x, self.notes, *self.tensors)
+        return self.apply(_LinearStep, x)
 
     @staticmethod
     def gradients(notes, weight, bias=None):
@@ -64,13 +75,20 @@ class _LinearStep(torch.autograd.Function):
         return gradient @ weight, None, *[None] * (len(ctx.needs_input_grad) - 2)
 
 
+def rows_at_once(keys, count):
+    """Count the rows of keys whose `count` sums fit the cache; on a GPU, all."""
+    if keys.device.type != "cpu":
+        return len(keys)
+    return max(1, CHUNK // (count * keys[0].numel()))
+
+
 def sums_in_cache(keys, query):
     """Yield slices of rows with their sums keys (b, P, A) + query (b, k, A).
 
     The sums (n, k, P, A) are as many as a cache holds, and overwritten each time.
     """
     rows, count = len(query), query.shape[1]
-    at_once = max(1, CHUNK // (count * keys[0].numel()))
+    at_once = rows_at_once(keys, count)
     buffer = keys.new_empty(at_once, count, *keys.shape[1:])
     for start in range(0, rows, at_once):
         part = slice(start, min(start + at_once, rows))
@@ -87,13 +105,13 @@ class SharedScores(Shared):
 
     def __call__(self, query):
         """Give the scores (b, k, P) of queries (b, k, A)."""
-        return _ScoresStep.apply(query, self.notes, *self.tensors)
+        return self.apply(_ScoresStep, query)
 
     @staticmethod
     def gradients(notes, keys, v):
         """Give the gradients of keys and v: equation (score-gradients)."""
         total = torch.zeros_like(keys)  # M
-        at_once = max(1, CHUNK // (2 * keys[0].numel()))
+        at_once = rows_at_once(keys, 2)
         buffer = keys.new_empty(at_once, *keys.shape[1:])
         for start in range(0, len(keys), at_once):
             for query, gradient, _ in notes:

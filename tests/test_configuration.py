@@ -24,6 +24,7 @@ from satlib.configuration import (
         ({"dropout": "half"}, "dropout must be a number"),
         ({"dropout": 1.0}, "dropout"),
         ({"max_images": 0}, "max_images"),
+        ({"on_error": "ignore"}, "on_error"),
         ({"dataset": "mine"}, "captions"),
         ({"captions": "captions.csv"}, "scenes"),
         ({"dataset": "mine", "captions": "/no/c.csv", "images": "/no"}, "/no/c.csv"),

@@ -159,3 +159,17 @@ def test_dropout_is_for_training_only(training):
     batch = a_batch()
     same = torch.equal(decoder(*batch).scores, decoder(*batch).scores)
     assert same != training
+
+
+def test_half_precision_switched_on_gives_nearly_the_same():
+    pool = pooling_matrix(3, 4)
+    decoder, batch = a_decoder(pool), a_batch()
+    expected = decoder(*batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = decoder(*batch)
+        loss = F.cross_entropy(found.scores, found.targets)
+    loss.backward()
+    torch.testing.assert_close(
+        found.scores.float(), expected.scores, atol=0.03, rtol=0.03
+    )
+    assert all(p.grad.isfinite().all() for p in decoder.parameters())

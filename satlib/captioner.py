@@ -72,7 +72,8 @@ class Captioner:
         `images` holds paths, PIL images, or arrays (H, W, 3). Raises the errors of
         `load_photograph`, and TypeError for a single photograph outside a list.
         """
-        if isinstance(images, (str, Path)) or hasattr(images, "convert"):
+        single = isinstance(images, (str, Path)) or hasattr(images, "convert")
+        if single or getattr(images, "ndim", 4) < 4:
             raise TypeError("caption takes a list of photographs: [photograph]")
         words = {number: word for word, number in self.word_map.items()}
         captions, starts = [], range(0, len(images), batch_size)

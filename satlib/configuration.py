@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
 
+import timm
 import torch
 
 import satlib
@@ -60,8 +61,16 @@ class Config:
 
     def __post_init__(self):
         for choice in fields(self):
+            _check_kind(choice, getattr(self, choice.name))
             _check_number(choice, getattr(self, choice.name))
         _check_data(self)
+
+
+def _check_kind(choice, value):
+    kinds = {bool: bool, str: str, str | None: (str, type(None))}
+    if not isinstance(value, kinds.get(choice.type, object)):
+        what = "True or False" if choice.type is bool else "text"
+        raise ValueError(f"{choice.name} must be {what}, not {value!r}")
 
 
 def _check_number(choice, value):
@@ -82,6 +91,12 @@ def _check_data(config):
         raise ValueError("dataset='scenes' is drawn: name yours with another dataset=…")
     if config.dataset != "scenes" and len(given) < 2:
         raise ValueError(f"dataset={config.dataset!r} needs captions=… and images=…")
+    named = config.encoder in ("efficientnet_lite0", "efficientnet_b4")
+    if not named and not timm.is_model(config.encoder):
+        raise ValueError(
+            f"encoder={config.encoder!r} is not known: take efficientnet_lite0, "
+            "efficientnet_b4, or a name from timm.list_models()"
+        )
     if config.on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={config.on_error!r}: must be 'raise' or 'skip'")
     for name in ("captions", "images", "splits"):
@@ -155,8 +170,11 @@ def load_checkpoint(path):
     return checkpoint
 
 
-def check_same_run(checkpoint, config, path):
-    """Raise a ValueError that names a choice in which the checkpoint's run differs."""
+def check_same_run(checkpoint, config, data, path):
+    """Raise a ValueError that names what is different in the checkpoint's run.
+
+    `data` is what the manifest of the data files says of captions and photographs.
+    """
     for name, value in asdict(config).items():
         before = checkpoint["config"].get(name)
         if name not in FREE_CHOICES and before != value:
@@ -164,3 +182,8 @@ def check_same_run(checkpoint, config, path):
                 f"{path} is of a run with {name}={before!r}, not {value!r}; choose "
                 "another output, or resume=False to start over"
             )
+    if checkpoint["data"] != data:
+        raise ValueError(
+            f"{path} is of a run on other data: captions or photographs have changed; "
+            "choose another output, or resume=False to start over"
+        )

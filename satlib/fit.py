@@ -92,19 +92,20 @@ def fit(config, resume=True):
 
     A run with this configuration that was interrupted goes on, one that is complete is
     only loaded. Raises ValueError where the folder holds a run of another configuration
-    (unless `resume` is False: then it is overwritten), or a split is empty.
+    or of other data (unless `resume` is False: it is overwritten), or a split is empty.
     """
     files, folder = folders(config)
     folder.mkdir(parents=True, exist_ok=True)
+    base, _ = write_data(config)
+    data = read_file(files, None, "manifest", base)
     last = folder / "last.pt"
     checkpoint = load_checkpoint(last) if resume and last.exists() else None
     if checkpoint:
-        check_same_run(checkpoint, config, last)
+        check_same_run(checkpoint, config, data, last)
         if _complete(config, checkpoint["history"]):
             return Run(config, folder, checkpoint["history"])
     device = choose_device()
     encoder = build_encoder(config.encoder, image_size=config.image_size).to(device)
-    base, _ = write_data(config)
     datasets = [open_dataset(config, encoder, base, s) for s in ("TRAIN", "VAL")]
     references = [e["captions"] for e in read_file(files, "VAL", "references", base)]
     word_map = read_file(files, None, "wordmap", base)
@@ -113,7 +114,7 @@ def fit(config, resume=True):
         session.restore(checkpoint)
     while not _complete(config, session.history):
         _run_epoch(session, datasets, references)
-        _save(session, folder)
+        _save(session, data, folder)
     return Run(config, folder, session.history)
 
 
@@ -154,8 +155,8 @@ def validation_line(row):
     )
 
 
-def _save(session, folder):
-    checkpoint = session.checkpoint()
+def _save(session, data, folder):
+    checkpoint = session.checkpoint() | {"data": data}
     if epochs_since_best(session.history) == 0:
         save_checkpoint(folder / "best.pt", checkpoint)
     lines = "".join(json.dumps(row) + "\n" for row in session.history)

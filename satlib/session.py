@@ -39,7 +39,7 @@ class Session:
     def __init__(self, config, encoder, word_map, device):
         torch.manual_seed(config.seed)
         self.config, self.word_map, self.history = config, word_map, []
-        self.encoder = encoder.to(device)
+        self.device, self.encoder = device, encoder.to(device)
         self.decoder = build_decoder(config, word_map, encoder).to(device)
         self.decoder_optimizer = _adam(self.decoder, config.decoder_lr)
         self.encoder_optimizer = None
@@ -63,7 +63,6 @@ class Session:
 
     def checkpoint(self):
         """Give the session as plain data."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         return {name: part.state_dict() for name, part in self.parts().items()} | {
             "config": asdict(self.config),
             "word_map": self.word_map,
@@ -71,7 +70,7 @@ class Session:
             "epoch": len(self.history),
             "best_bleu4": max((row["bleu4"] for row in self.history), default=0.0),
             "random_state": torch.get_rng_state(),
-            "cuda_random_state": cuda,
+            "device_random_state": self._device("get_rng_state"),
         }
 
     def restore(self, checkpoint):
@@ -80,5 +79,8 @@ class Session:
             part.load_state_dict(checkpoint[name])
         self.history = checkpoint["history"]
         torch.set_rng_state(checkpoint["random_state"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(checkpoint["cuda_random_state"])
+        self._device("set_rng_state", checkpoint["device_random_state"])
+
+    def _device(self, function, *arguments):
+        module = {"cuda": torch.cuda, "mps": torch.mps}.get(self.device.type)
+        return getattr(module, function)(*arguments) if module else None

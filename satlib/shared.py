@@ -34,6 +34,7 @@ class _HandOn(torch.autograd.Function):
     @staticmethod
     def forward(ctx, notes, gradients, *tensors):
         ctx.notes, ctx.gradients = notes, gradients
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         return tuple(tensor.view_as(tensor) for tensor in tensors)
 
@@ -72,7 +73,8 @@ class _LinearStep(torch.autograd.Function):
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
         ctx.notes.append((x.flatten(0, -2), gradient.flatten(0, -2)))
-        return gradient @ weight, None, *[None] * (len(ctx.needs_input_grad) - 2)
+        of_x = gradient @ weight if ctx.needs_input_grad[0] else None
+        return of_x, *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 def rows_at_once(keys, count):

@@ -27,6 +27,10 @@ class AverageMeter:
     """Keeps the latest value of a quantity and its weighted mean."""
 
     def __init__(self):
+        self.reset()
+
+    def reset(self):
+        """Forget everything."""
         self.val = self.sum = self.count = self.avg = 0.0
 
     def update(self, val, n=1):

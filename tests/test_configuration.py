@@ -25,6 +25,9 @@ from satlib.configuration import (
         ({"dropout": 1.0}, "dropout"),
         ({"max_images": 0}, "max_images"),
         ({"on_error": "ignore"}, "on_error"),
+        ({"fine_tune": "false"}, "fine_tune must be True or False"),
+        ({"encoder": "nosuch"}, "encoder='nosuch'"),
+        ({"output": 3}, "output must be text"),
         ({"dataset": "mine"}, "captions"),
         ({"captions": "captions.csv"}, "scenes"),
         ({"dataset": "mine", "captions": "/no/c.csv", "images": "/no"}, "/no/c.csv"),
@@ -80,7 +83,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 
 def test_another_run_s_checkpoint_is_refused_by_the_differing_choice():
     config = Config(embed_dim=64)
-    checkpoint = {"config": asdict(config)}
-    check_same_run(checkpoint, replace(config, epochs=50, beam_size=1), "last.pt")
+    checkpoint = {"config": asdict(config), "data": {"n": 3}}
+    free = replace(config, epochs=50, beam_size=1)
+    check_same_run(checkpoint, free, {"n": 3}, "last.pt")
     with pytest.raises(ValueError, match="embed_dim=64, not 65"):
-        check_same_run(checkpoint, replace(config, embed_dim=65), "last.pt")
+        check_same_run(checkpoint, replace(config, embed_dim=65), {"n": 3}, "last.pt")
+    with pytest.raises(ValueError, match="other data"):
+        check_same_run(checkpoint, config, {"n": 4}, "last.pt")

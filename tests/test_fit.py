@@ -12,6 +12,7 @@ from nltk.translate.bleu_score import corpus_bleu
 from PIL import Image
 
 from satlib import fit as fit_module
+from satlib.beam_search import greedy_search
 from satlib.captioner import load_captioner
 from satlib.configuration import Config, load_checkpoint
 from satlib.decoder import Decoder
@@ -95,6 +96,7 @@ def test_kill_and_run_again(run, tmp_path):
             break
     process.kill()
     process.wait()
+    assert len(load_checkpoint(tmp_path / "last.pt")["history"]) == 2
     resumed = fit(Config(**choices))
     assert numbers(resumed.history) == numbers(run.history)
 
@@ -103,6 +105,19 @@ def test_another_configuration_is_refused_unless_started_over(run):
     other = replace(run.config, decoder_lr=0.02, epochs=1)
     with pytest.raises(ValueError, match="decoder_lr=0.03, not 0.02"):
         fit(other)
+
+
+def test_changed_captions_are_refused_unless_started_over(world, tmp_path):
+    captions = tmp_path / "captions.csv"
+    captions.write_text((world / "captions.csv").read_text())
+    config = replace(
+        a_config(world, tmp_path / "run", epochs=1), captions=str(captions)
+    )
+    fit(config)
+    captions.write_text(captions.read_text() + "\n000.png,One more caption here.")
+    with pytest.raises(ValueError, match="other data"):
+        fit(config)
+    assert len(fit(config, resume=False).history) == 1
 
 
 def test_start_over(world, tmp_path):
@@ -175,6 +190,14 @@ def test_both_bleu_scores_by_nltk():
     true = [[i for i in row if i not in (0, 4)] for row in captions.tolist()]
     expected = corpus_bleu([true[:2], true[:2], true[2:], true[2:]], forced)
     assert found["bleu4_teacher_forced"] == pytest.approx(expected, abs=1e-9)
+    assert found["bleu4_teacher_forced"] > 0
+    for j in range(4):  # each caption alone, without packing
+        one = decoder(cells[j // 2][None], captions[j][None], lengths[j][None])
+        assert forced[j] == one.scores.argmax(1).tolist()
+    written = [
+        [WORDS[i] for i in row] for row in greedy_search(decoder, cells, word_map)
+    ]
+    assert found["bleu4"] == pytest.approx(corpus_bleu(references, written), abs=1e-9)
     assert set(found) == {"loss", "top5", "bleu4_teacher_forced", "bleu4"}
 
 
@@ -202,6 +225,8 @@ def test_paths_pictures_and_arrays_are_captioned_alike(run):
     assert len({str(caption) for caption in captions}) == 1
     with pytest.raises(TypeError, match="list"):
         captioner.caption(str(path))
+    with pytest.raises(TypeError, match="list"):
+        captioner.caption(np.asarray(image))
     with pytest.raises(FileNotFoundError):
         captioner.caption(["no.jpg"])
 

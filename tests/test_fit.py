@@ -167,23 +167,20 @@ def test_both_bleu_scores_by_nltk():
     torch.manual_seed(0)
     word_map = {w: i for i, w in enumerate(WORDS)}
     decoder = Decoder(8, 8, 8, 7, encoder_dim=5)
-    captions = torch.tensor(
-        [[4, 1, 2, 3, 5, 0], [4, 1, 1, 2, 2, 5], [4, 3, 5, 0, 0, 0], [4, 2, 3, 1, 5, 0]]
-    )
-    lengths = torch.tensor([5, 6, 3, 5])
+    sentences = ["abcab", "aabbc", "ccab", "bcac"]
+    rows = [[4, *(word_map[w] for w in s), 5] for s in sentences]
+    lengths = torch.tensor([len(row) for row in rows])
+    captions = torch.tensor([row + [0] * (8 - len(row)) for row in rows])
     cells = torch.randn(2, 4, 5)
     optimizer = torch.optim.Adam(decoder.parameters(), lr=0.05)
     decoder.eval()
-    for _ in range(12):
+    for _ in range(30):
         decoded = decoder(cells, captions, lengths)
         loss = torch.nn.functional.cross_entropy(decoded.scores, decoded.targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    references = [
-        [["a", "b", "c", "a"], ["a", "a", "b", "b"]],
-        [["c"], ["b", "c", "a"]],
-    ]
+    references = [[list(s) for s in pair] for pair in (sentences[:2], sentences[2:])]
     found = validate([(cells, captions, lengths)], None, decoder, word_map, references)
     forced = teacher_forced_words(decoder(cells, captions, lengths), captions, lengths)
     assert [len(row) for row in forced] == (lengths - 1).tolist()
@@ -198,6 +195,7 @@ def test_both_bleu_scores_by_nltk():
         [WORDS[i] for i in row] for row in greedy_search(decoder, cells, word_map)
     ]
     assert found["bleu4"] == pytest.approx(corpus_bleu(references, written), abs=1e-9)
+    assert found["bleu4"] > 0
     assert set(found) == {"loss", "top5", "bleu4_teacher_forced", "bleu4"}
 
 

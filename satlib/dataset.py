@@ -190,7 +190,7 @@ def create_input_files(
     long = sum(map(len, source.captions.values())) - sum(map(len, fitting.values()))
     bare = len(source.captions) - len(fitting)
     print(f"left out: {source.empty} empty captions, {long} too long, {bare} images")
-    make_room(output, len(sizes), image_size)
+    make_room(output, len(sizes), 3 * image_size**2)
     for split, names in parts.items():
         path = file_path(output, split, "images", base)
         parts[split] = write_images(path, images, names, caps_per_img, image_size, skip)

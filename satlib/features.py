@@ -3,9 +3,7 @@
 
 import contextlib
 import hashlib
-import math
 import os
-import shutil
 from pathlib import Path
 
 import h5py
@@ -13,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from satlib.dataset import file_path, read_file
-from satlib.photographs import progress
+from satlib.photographs import make_room, progress
 
 
 class CaptionDataset(Dataset):
@@ -125,7 +123,7 @@ def _open_partial(path, key, encoder, pictures):
     device = next(encoder.parameters()).device
     sample = torch.zeros(1, *pictures.shape[1:], dtype=torch.uint8, device=device)
     shape = len(pictures), *encoder(sample).shape[1:]
-    _check_space(path, 2 * math.prod(shape), len(pictures))
+    make_room(path.parent, shape[0], 2 * shape[1] * shape[2], "cached images")
     file = h5py.File(path, "w")
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -134,11 +132,3 @@ def _open_partial(path, key, encoder, pictures):
     file.attrs["key"] = key
     file.flush()
     return file
-
-
-def _check_space(path, size, count):
-    free = shutil.disk_usage(path.parent).free
-    total, each = size / 1e9, size / max(count, 1) / 1e3
-    print(f"{path.stem}: {each:.0f} kB an image, {total:.2f} GB")
-    if size > free:
-        raise OSError(f"{path} needs {total:.1f} GB; {free / 1e9:.1f} GB are free")

@@ -148,11 +148,11 @@ def file_sizes(folder, names, skip=False):
     return sizes
 
 
-def make_room(folder, count, size=256):
-    """Make the folder; say, and check, what `count` squares need there (OSError)."""
+def make_room(folder, count, each=3 * 256**2, what="photographs"):
+    """Make the folder; say, and check, what `count` × `each` bytes need (OSError)."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    each, free = 3 * size**2, shutil.disk_usage(folder).free
-    need = f"{count:,} photographs of {each:,} bytes: {count * each / 1e6:,.1f} MB"
+    free = shutil.disk_usage(folder).free
+    need = f"{count:,} {what} of {each:,} bytes: {count * each / 1e6:,.1f} MB"
     if count * each > free:
         raise OSError(f"{folder}: {need}, but only {free / 1e6:,.1f} MB are free")
     print(need)

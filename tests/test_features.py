@@ -9,7 +9,7 @@ import h5py
 import pytest
 import torch
 
-from satlib import features
+from satlib import features, photographs
 from satlib.dataset import create_input_files, file_path, read_file
 from satlib.encoder import build_encoder
 from satlib.features import CaptionDataset, batches, cache_features, is_cached
@@ -159,6 +159,6 @@ def test_kill_and_run_again(files, encoder, tmp_path):
 def test_a_full_disk_is_said_before_the_work(files, encoder, tmp_path, monkeypatch):
     images = file_path(files[0], "TRAIN", "images", files[1])
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(features.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OSError, match="GB are free"):
+    monkeypatch.setattr(photographs.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="cached images.* MB are free"):
         cache_features(encoder, images, tmp_path / "cells.hdf5")

@@ -28,20 +28,22 @@ def greedy_search(decoder, cells, word_map, max_length=50):
     Takes the most probable word at each step, at most `max_length` words.
     """
     memory = decoder.remember(cells)
-    hidden, cell_state = (state.unsqueeze(1) for state in decoder.start(cells))
-    words = torch.full((len(cells), 1), word_map["<start>"], device=cells.device)
-    said, done = [], torch.zeros_like(words, dtype=torch.bool)
+    state = decoder.start(cells)
+    words = torch.full((len(cells),), word_map["<start>"], device=cells.device)
+    said = [[] for _ in cells]
+    live = torch.ones_like(words, dtype=torch.bool)  # images without `<end>` so far
     for t in range(max_length):
-        hidden, cell_state, *_ = decoder.step(
-            decoder.word_inputs(words), hidden, cell_state, memory
-        )
-        words = speakable(decoder.fc(hidden), word_map, t == 0).argmax(dim=-1)
-        done |= words == word_map["<end>"]
-        if done.all():
+        inputs = decoder.word_inputs(words, memory)
+        *state, _, _ = decoder.step(inputs, *state, memory, live.int().tolist())
+        words = speakable(decoder.fc(state[0]), word_map, t == 0).argmax(dim=-1)
+        stay = words != word_map["<end>"]
+        live[live.clone()] = stay
+        words, *state = (rows[stay] for rows in (words, *state))
+        for image, word in zip(live.nonzero().tolist(), words.tolist(), strict=True):
+            said[image[0]].append(word)
+        if not live.any():
             break
-        said.append(words.masked_fill(done, word_map["<pad>"]))
-    rows = torch.cat(said, dim=1).tolist()
-    return [[word for word in row if word != word_map["<pad>"]] for row in rows]
+    return said
 
 
 class Step(NamedTuple):
@@ -50,8 +52,8 @@ class Step(NamedTuple):
     parents: torch.Tensor  # (B, K), the beam that each survivor continues
     words: torch.Tensor  # (B, K), the word it adds
     log_probs: torch.Tensor  # (B, K), of that word, given those before
-    likely: torch.Tensor  # (B, K, R), the words that were most probable in its place
-    likely_log_probs: torch.Tensor  # (B, K, R)
+    likely: torch.Tensor  # (B, K, N), the words that were most probable in its place
+    likely_log_probs: torch.Tensor  # (B, K, N)
     alphas: torch.Tensor  # (B, K, P), where the decoder looked
     gates: torch.Tensor  # (B, K), the mean of the gate
 
@@ -63,40 +65,57 @@ class Step(NamedTuple):
 def survivors(totals, log_probs, beam_size):
     """Choose the best continuations of k beams with log-probabilities `totals` (B, k).
 
-    Takes the log-probabilities (B, k, V) of their next words. Gives the new totals,
-    the parents and the words, (B, K) each, the best first.
+    Takes the log-probabilities (B, k, N) of N proposals of each. Gives the new totals,
+    the parents and the proposals' places among the N, (B, K) each, the best first.
     """
-    proposals = totals.unsqueeze(-1) + log_probs
-    count, vocab_size = proposals.shape[1:]
-    best = proposals.flatten(1).topk(min(beam_size, count * vocab_size))
-    return best.values, best.indices // vocab_size, best.indices % vocab_size
+    sums = totals.unsqueeze(-1) + log_probs
+    count, proposals = sums.shape[1:]
+    best = sums.flatten(1).topk(min(beam_size, count * proposals))
+    return best.values, best.indices // proposals, best.indices % proposals
+
+
+def spread(rows, live, fill):
+    """Put rows (R, …) in the places of the live beams of (B, k), `fill` elsewhere."""
+    beams = rows.new_full((*live.shape, *rows.shape[1:]), fill)
+    beams[live] = rows
+    return beams
+
+
+def proposals(log_probs, live, count, pad):
+    """Choose the `count` most probable words of each beam, from (R, V) of live beams.
+
+    Gives the words and their log-probabilities, (B, k, count) each. A finished beam
+    proposes `pad`, at no cost.
+    """
+    top = log_probs.topk(min(count, log_probs.shape[1]))
+    values = spread(top.values, live, -torch.inf)
+    values[..., 0].masked_fill_(~live, 0)
+    return spread(top.indices, live, pad), values
 
 
 def search(decoder, cells, word_map, beam_size, max_length):
     """Run a beam search; give its steps and the final log-probabilities (B, K)."""
-    memory = decoder.remember(cells)
-    hidden, cell_state = (state.unsqueeze(1) for state in decoder.start(cells))
+    memory, state = decoder.remember(cells), decoder.start(cells)
+    pad, end = word_map["<pad>"], word_map["<end>"]
     words = torch.full((len(cells), 1), word_map["<start>"], device=cells.device)
     totals = torch.zeros_like(words, dtype=torch.float32)
-    done = torch.zeros_like(words, dtype=torch.bool)
-    pad_only = torch.full((len(word_map),), -torch.inf, device=cells.device)
-    pad_only[word_map["<pad>"]] = 0  # how a finished beam goes on, at no cost
+    live = torch.ones_like(words, dtype=torch.bool)
     steps = []
     for t in range(max_length):
-        hidden, cell_state, alphas, gates = decoder.step(
-            decoder.word_inputs(words), hidden, cell_state, memory
-        )
-        log_probs = speakable(decoder.fc(hidden), word_map, t == 0)
-        log_probs = torch.where(done.unsqueeze(-1), pad_only, log_probs)
-        totals, parents, words = survivors(totals, log_probs, beam_size)
-        likely = log_probs.topk(min(RIVALS + 1, len(word_map)))
-        seen = likely.indices, likely.values, alphas, gates.mean(dim=-1)
-        chosen = _follow(log_probs, parents).gather(-1, words.unsqueeze(-1)).squeeze(-1)
-        steps.append(Step(parents, words, chosen, *(_follow(s, parents) for s in seen)))
-        hidden, cell_state = _follow(hidden, parents), _follow(cell_state, parents)
-        done = done.gather(1, parents) | (words == word_map["<end>"])
-        if done.all():
+        inputs, counts = decoder.word_inputs(words[live], memory), live.sum(1).tolist()
+        *state, alphas, gates = decoder.step(inputs, *state, memory, counts)
+        log_probs = speakable(decoder.fc(state[0]), word_map, t == 0)
+        likely = proposals(log_probs, live, max(beam_size, RIVALS + 1), pad)
+        totals, parents, places = survivors(totals, likely[1], beam_size)
+        looks = spread(alphas, live, 0), spread(gates.mean(1), live, 0)
+        seen = [_follow(beams, parents) for beams in (*likely, *looks)]
+        words, chosen = (s.gather(2, places.unsqueeze(2))[..., 0] for s in seen[:2])
+        steps.append(Step(parents, words, chosen, *seen))
+        row = spread(torch.arange(len(inputs), device=cells.device), live, 0)
+        live = (words != pad) & (words != end) & (totals > -torch.inf)
+        if not live.any():
             break
+        state = [s[_follow(row, parents)[live]] for s in state]
     return steps, totals
 
 

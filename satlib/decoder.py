@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from satlib.attention import Attention
 from satlib.initialization import init_weights
 from satlib.lstm import LSTMCell
-from satlib.shared import SharedLinear, SharedScores
+from satlib.shared import SharedContext, SharedLinear, SharedScores
 
 
 def textbook_step(decoder, regions, words, hidden, cell_state):
@@ -32,18 +32,16 @@ class Packed(NamedTuple):
     """The words of a batch of captions, step by step, the longest caption first."""
 
     order: torch.Tensor  # (k·B,), the captions' numbers, longest first
-    inputs: torch.Tensor  # (W,), the words given: all but the last of each caption
-    targets: torch.Tensor  # (W,), the words to predict: all but the first
+    targets: torch.Tensor  # (W,), the words to predict: all but the first of each
     batch_sizes: list  # (T,), how many captions have words left at each step
 
 
 def pack(captions, lengths):
     """Pack captions (k·B, L) of which lengths (k·B,) ids each are no padding."""
     order = lengths.argsort(descending=True, stable=True)
-    rows, steps = captions[order], (lengths[order] - 1).cpu()
-    inputs = pack_padded_sequence(rows[:, :-1], steps, batch_first=True)
-    targets = pack_padded_sequence(rows[:, 1:], steps, batch_first=True)
-    return Packed(order, inputs.data, targets.data, inputs.batch_sizes.tolist())
+    steps = (lengths[order] - 1).cpu()
+    targets = pack_padded_sequence(captions[order, 1:], steps, batch_first=True)
+    return Packed(order, targets.data, targets.batch_sizes.tolist())
 
 
 class Decoded(NamedTuple):
@@ -60,7 +58,7 @@ def textbook_forward(decoder, regions, captions, lengths):
 
     Nothing is shared between steps or captions. For tests and benchmarks only.
     """
-    order, _, targets, batch_sizes = pack(captions, lengths)
+    order, targets, batch_sizes = pack(captions, lengths)
     captions = captions[order]
     regions = regions[order // (len(captions) // len(regions))]  # (k·B, P, D)
     hidden = decoder.init_h(regions.mean(dim=1))
@@ -77,16 +75,17 @@ def textbook_forward(decoder, regions, captions, lengths):
 
 @dataclass
 class Memory:
-    """What all steps share, for the captions of a batch."""
+    """What all steps share, for a batch of images."""
 
-    cells: torch.Tensor  # (b, C, D)
-    scores: SharedScores  # query (b, k, A) -> scores (b, k, P)
-    from_hidden: SharedLinear  # h -> query, gate, recurrent half, (b, k, A + D + 4H)
-    from_context: SharedLinear  # gated context -> pre-activations (b, k, 4H)
+    scores: SharedScores  # query (R, A) -> scores (R, P)
+    context: SharedContext  # weights (R, C) -> context (R, D)
+    from_hidden: SharedLinear  # h -> query, gate, recurrent half, (R, A + D + 4H)
+    from_context: SharedLinear  # gated context -> pre-activations (R, 4H)
+    word_weight: torch.Tensor  # (4H, E), the word's half of the LSTM's input weights
 
 
 class DecoderCell(nn.Module):
-    """The decoder's layers and one step of it, for k states of each of b images."""
+    """The decoder's layers and one step of it, for several states of each image."""
 
     def __init__(self, attention_dim, embed_dim, decoder_dim, encoder_dim, pool):
         super().__init__()
@@ -98,40 +97,49 @@ class DecoderCell(nn.Module):
         self.f_beta = nn.Linear(decoder_dim, encoder_dim)
         self.register_buffer("pool", pool, persistent=False)
 
-    def remember(self, cells, image=None):
-        """Put together what all steps share, for images with cells (B, C, D).
-
-        `image` (b,) says for each row which image it looks at; by default each its own.
-        """
+    def remember(self, cells):
+        """Put together what all steps share, for images with cells (B, C, D)."""
         keys = self.attention.keys(cells)
         keys = keys if self.pool is None else self.pool @ keys  # (B, P, A)
-        if image is not None:
-            cells, keys = cells.index_select(0, image), keys.index_select(0, image)
         query, gate, cell = self.attention.decoder_att, self.f_beta, self.decode_step
         weight = torch.cat([query.weight, gate.weight, cell.weight_hh])
         bias = torch.cat([query.bias, gate.bias, cell.bias_hh])
+        of_context = cells.shape[2]
+        halves = cell.weight_ih.split([cell.input_size - of_context, of_context], dim=1)
         return Memory(
-            cells,
             SharedScores(keys, self.attention.full_att.weight[0]),
+            SharedContext(cells),
             SharedLinear(weight, bias),
-            SharedLinear(cell.weight_ih[:, -self.sizes[1] :]),
+            SharedLinear(halves[1]),
+            halves[0],
         )
 
-    def step(self, word_input, hidden, cell_state, memory):
-        """Take one step from the state (b, k, H), (b, k, H) with words (b, k, 4H).
+    def step(self, word_input, hidden, cell_state, memory, counts):
+        """Take one step from the state (R, H), (R, H) with words (R, 4H).
 
-        Gives hidden and cell state, alpha (b, k, P) and the gate (b, k, D).
+        The rows stand image by image, `counts` (B,) of them for each. Gives hidden
+        and cell state, alpha (R, P) and the gate (R, D).
         """
         products = memory.from_hidden(hidden).split(self.sizes, dim=-1)
         query, gate, recurrent = products
-        scores = memory.scores(query) + self.attention.full_att.bias
-        alpha = torch.softmax(scores, dim=-1)  # (b, k, P)
-        weights = alpha if self.pool is None else alpha @ self.pool  # (b, k, C)
+        scores = memory.scores(query, counts) + self.attention.full_att.bias
+        alpha = torch.softmax(scores, dim=-1)  # (R, P)
+        weights = alpha if self.pool is None else alpha @ self.pool  # (R, C)
         gate = torch.sigmoid(gate)
-        context = gate * (weights @ memory.cells[: len(hidden)])  # (b, k, D)
+        context = gate * memory.context(weights, counts)  # (R, D)
         pre = word_input + recurrent + memory.from_context(context)
         hidden, cell_state = self.decode_step.update(pre, cell_state)
         return hidden, cell_state, alpha, gate
+
+
+def visits(lengths):
+    """Number the words as the loop meets them: (T, k·B); -1 where a caption has ended.
+
+    The loop takes step after step, at each the captions in their own order.
+    """
+    steps = torch.arange(int(lengths.max()) - 1, device=lengths.device)
+    left = steps.unsqueeze(1) < lengths - 1  # (T, k·B)
+    return (left.flatten().cumsum(0).view_as(left) - 1).masked_fill(~left, -1)
 
 
 class Decoder(DecoderCell):
@@ -158,10 +166,10 @@ class Decoder(DecoderCell):
         for part in (self.embedding, self.decode_step, self.fc):
             init_weights(part)
 
-    def word_inputs(self, words):
+    def word_inputs(self, words, memory):
         """Give the words' half (…, 4H) of the LSTM's input product for ids (…)."""
-        weight = self.decode_step.weight_ih[:, : self.embedding.embedding_dim]
-        return F.linear(self.embedding(words), weight, self.decode_step.bias_ih)
+        bias = self.decode_step.bias_ih
+        return F.linear(self.embedding(words), memory.word_weight, bias)
 
     def start(self, cells):
         """Give the first state (B, H), (B, H): equation (decoder-start)."""
@@ -174,18 +182,24 @@ class Decoder(DecoderCell):
         Caption j belongs to image j // k; lengths[j] counts its ids, `<start>` and
         `<end>` included. Gives a `Decoded`.
         """
-        words = pack(captions, lengths)
-        image = words.order // (len(captions) // len(encoder_out))
-        memory = self.remember(encoder_out, image)
-        hidden, cell_state = (s[image].unsqueeze(1) for s in self.start(encoder_out))
-        inputs = self.word_inputs(words.inputs).unsqueeze(1)  # (W, 1, 4H)
+        words, number = pack(captions, lengths), visits(lengths)
+        left = number >= 0  # (T, k·B)
+        counts = left.unflatten(1, (len(encoder_out), -1)).sum(2).tolist()  # (T, B)
+        memory = self.remember(encoder_out)
+        inputs = self.word_inputs(captions.T[: len(left)][left], memory)  # (W, 4H)
+        per_image = len(captions) // len(encoder_out)
+        state = [s.repeat_interleave(per_image, 0) for s in self.start(encoder_out)]
         hiddens, alphas = [], []
-        for word_input in inputs.split(words.batch_sizes):
-            b = len(word_input)  # the captions that still have words left
-            hidden, cell_state, alpha, _ = self.step(
-                word_input, hidden[:b], cell_state[:b], memory
-            )
-            hiddens.append(hidden.squeeze(1))
-            alphas.append(F.pad(alpha.squeeze(1), (0, 0, 0, len(image) - b)))
-        scores = self.fc(self.dropout(torch.cat(hiddens)))
-        return Decoded(scores, words.targets, torch.stack(alphas, dim=1), words.order)
+        for t, word_input in enumerate(inputs.split(words.batch_sizes)):
+            if len(word_input) < len(state[0]):
+                stay = left[t, left[t - 1]].nonzero().squeeze(1)
+                state = [s.index_select(0, stay) for s in state]
+            *state, alpha, _ = self.step(word_input, *state, memory, counts[t])
+            hiddens.append(state[0])
+            alphas.append(alpha)
+        number = number[:, words.order]
+        packed = torch.cat(hiddens).index_select(0, number[number >= 0])
+        alphas.append(torch.zeros_like(alpha[:1]))  # the map of no word, number -1
+        maps = torch.cat(alphas)[number.T]
+        scores = self.fc(self.dropout(packed))
+        return Decoded(scores, words.targets, maps, words.order)

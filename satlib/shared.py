@@ -1,11 +1,15 @@
 # Written by `python -m satlib.tangle` from chapters/shared.md: edit that.
 """Operations whose operands all steps of a recurrence share, with one gradient each."""
 
+from itertools import groupby
+from typing import NamedTuple
+
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
 
 CHUNK = 400_000  # numbers that a core's cache holds at once
+FEW = 64  # rows for which a product with a large matrix is faster transposed
 
 
 class Shared:
@@ -16,13 +20,21 @@ class Shared:
 
     def __init__(self, *tensors):
         self.notes = []
-        tensors = map(full_precision, tensors)
-        self.tensors = _HandOn.apply(self.notes, self.gradients, *tensors)
+        self.originals = [full_precision(tensor) for tensor in tensors]
+        self.tensors = _HandOn.apply(self.notes, self.gradients, *self.originals)
 
-    def apply(self, step, x):
+    def apply(self, step, x, *others):
         """Apply the function `step` to x and the shared tensors, in full precision."""
         with torch.autocast(x.device.type, enabled=False):
-            return step.apply(full_precision(x), self.notes, *self.tensors)
+            return step.apply(full_precision(x), self.notes, *others, *self.tensors)
+
+    def plainly(self, formula, x, counts):
+        """Apply a formula to rows x with a copy for each; gradients are PyTorch's."""
+        first, *others = self.originals
+        image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        with torch.autocast(x.device.type, enabled=False):
+            copies = first.index_select(0, image.to(first.device))
+            return formula(full_precision(x), copies, *others)
 
 
 def full_precision(x):
@@ -50,13 +62,13 @@ class SharedLinear(Shared):
     """A linear layer, weight (O, I) and bias (O,) or None, that all steps apply."""
 
     def __call__(self, x):
-        """Give the layer's outputs (…, O) for inputs (…, I)."""
+        """Give the layer's outputs (R, O) for inputs (R, I)."""
         return self.apply(_LinearStep, x)
 
     @staticmethod
     def gradients(notes, weight, bias=None):
         """Give the gradients of weight and bias: equation (shared-gradient)."""
-        inputs, outputs = (torch.cat(list(parts)) for parts in zip(*notes, strict=True))
+        inputs, outputs = (torch.cat(parts) for parts in zip(*notes, strict=True))
         sums = outputs.T @ inputs
         return (sums,) if bias is None else (sums, outputs.sum(0))
 
@@ -66,85 +78,159 @@ class _LinearStep(torch.autograd.Function):
     def forward(ctx, x, notes, weight, bias=None):
         ctx.notes = notes
         ctx.save_for_backward(x, weight)
-        return F.linear(x, weight, bias)
+        if len(x) > FEW:
+            return F.linear(x, weight, bias)
+        outputs = (weight @ x.T).T.contiguous()
+        return outputs if bias is None else outputs.add_(bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
-        ctx.notes.append((x.flatten(0, -2), gradient.flatten(0, -2)))
+        ctx.notes.append((x, gradient))
         of_x = gradient @ weight if ctx.needs_input_grad[0] else None
         return of_x, *[None] * (len(ctx.needs_input_grad) - 1)
 
 
-def rows_at_once(keys, count):
-    """Count the rows of keys whose `count` sums fit the cache; on a GPU, all."""
-    if keys.device.type != "cpu":
-        return len(keys)
-    return max(1, CHUNK // (count * keys[0].numel()))
+class Run(NamedTuple):
+    """Neighbouring images that have equally many rows."""
+
+    images: slice
+    rows: slice
+    shape: tuple  # (n, k): n images with k rows each
+
+    def of(self, rows):
+        """Give the run's part of all rows (R, N), image by image: (n, k, N)."""
+        return rows[self.rows].view(*self.shape, rows.shape[-1])
 
 
-def sums_in_cache(keys, query):
-    """Yield slices of rows with their sums keys (b, P, A) + query (b, k, A).
+def runs(counts, numbers=0):
+    """Yield a `Run` for neighbours with equal `counts`, without those that have none.
 
-    The sums (n, k, P, A) are as many as a cache holds, and overwritten each time.
+    With `numbers` for each row, a run has at most `CHUNK`, or it is a single image.
     """
-    rows, count = len(query), query.shape[1]
-    at_once = rows_at_once(keys, count)
-    buffer = keys.new_empty(at_once, count, *keys.shape[1:])
-    for start in range(0, rows, at_once):
-        part = slice(start, min(start + at_once, rows))
-        sums = buffer[: part.stop - start]
-        torch.add(keys[part].unsqueeze(1), query[part].unsqueeze(2), out=sums)
-        yield part, sums
+    image = row = 0
+    for count, same in groupby(counts):
+        last = image + len(list(same))
+        at_once = CHUNK // (count * numbers) if count * numbers else last - image
+        while image < last:
+            n = min(max(at_once, 1), last - image)
+            images, rows = slice(image, image + n), slice(row, row + n * count)
+            image, row = images.stop, rows.stop
+            if count:
+                yield Run(images, rows, (n, count))
+
+
+class SharedContext(Shared):
+    """Weighted sums of the cells (B, C, D) of images."""
+
+    def __call__(self, weights, counts):
+        """Give the sums (R, D) for weights (R, C), `counts` of them for each image."""
+        if weights.device.type == "cpu":
+            return self.apply(_ContextStep, weights, counts)
+        return self.plainly(_plain_context, weights, counts)
+
+    @staticmethod
+    def gradients(notes, cells):
+        """Give the gradient of the cells: (shared-gradient) for each image's rows."""
+        of_cells = torch.zeros_like(cells)
+        for counts, weights, gradient in notes:
+            for run in runs(counts):
+                of_cells[run.images] += run.of(weights).mT @ run.of(gradient)
+        return (of_cells,)
+
+
+class _ContextStep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weights, notes, counts, cells):
+        ctx.notes, ctx.counts = notes, counts
+        ctx.save_for_backward(weights, cells)
+        context = weights.new_empty(len(weights), cells.shape[2])
+        for run in runs(counts):
+            torch.bmm(run.of(weights), cells[run.images], out=run.of(context))
+        return context
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        weights, cells = ctx.saved_tensors
+        of_weights = torch.empty_like(weights)
+        for run in runs(ctx.counts):
+            of_run = cells[run.images].mT
+            torch.bmm(run.of(gradient), of_run, out=run.of(of_weights))
+        if ctx.needs_input_grad[3]:
+            ctx.notes.append((ctx.counts, weights, gradient))
+        return of_weights, None, None, None
+
+
+def _plain_context(weights, cells):
+    return (weights.unsqueeze(1) @ cells).squeeze(1)
 
 
 class SharedScores(Shared):
-    """Additive scores e = v · ReLU(keys + query) for keys (B, P, A), v (A,).
+    """Additive scores e = v · ReLU(keys + query) for keys (B, P, A) and v (A,)."""
 
-    The first b rows of the keys are for the b rows of a step's query.
-    """
-
-    def __call__(self, query):
-        """Give the scores (b, k, P) of queries (b, k, A)."""
-        return self.apply(_ScoresStep, query)
+    def __call__(self, query, counts):
+        """Give the scores (R, P) of queries (R, A), `counts` of them for each image."""
+        if query.device.type == "cpu":
+            return self.apply(_ScoresStep, query, counts)
+        return self.plainly(_plain_scores, query, counts)
 
     @staticmethod
     def gradients(notes, keys, v):
         """Give the gradients of keys and v: equation (score-gradients)."""
-        total = torch.zeros_like(keys)  # M
-        at_once = rows_at_once(keys, 2)
-        buffer = keys.new_empty(at_once, *keys.shape[1:])
-        for start in range(0, len(keys), at_once):
-            for query, gradient, _ in notes:
-                part = slice(start, min(start + at_once, len(query)))
-                for k in range(query.shape[1] if part.stop > start else 0):
-                    passed = buffer[: part.stop - start]
-                    torch.add(keys[part], query[part, k].unsqueeze(1), out=passed)
-                    total[part].addcmul_(gradient[part, k].unsqueeze(2), passed.gt_(0))
-        of_v = (keys.flatten(0, 1) * total.flatten(0, 1)).sum(0)
-        for query, _, sums in notes:
-            of_v += (query * sums).sum((0, 1))
-        return total * v, of_v
+        of_keys, of_v = torch.zeros_like(keys), torch.zeros_like(v)
+        passed = torch.empty_like(keys[0])
+        steps = [(least.split(c), g.split(c)) for c, least, g, _ in notes]
+        for image, (k, total) in enumerate(zip(keys, of_keys, strict=True)):
+            for step in steps:
+                rows = (of_step[image].unsqueeze(1) for of_step in step)
+                for least, g in zip(*rows, strict=True):  # (1, A), (1, P)
+                    torch.gt(k, least, out=passed)
+                    total.addcmul_(g.T, passed)  # M
+            of_v += torch.mul(k, total, out=passed).sum(0)
+            total *= v
+        for _, least, _, m in notes:
+            of_v -= (least * m).sum(0)
+        return of_keys, of_v
+
+
+def _plain_scores(query, keys, v):
+    return torch.relu(keys + query.unsqueeze(1)) @ v
+
+
+def in_cache(counts, keys, least):
+    """Yield each run of rows with its keys (n, 1, P, A), -q (n, k, 1, A) and a buffer.
+
+    The buffer (n, k, P, A) is the same memory each time.
+    """
+    size = keys[0].numel()
+    buffer = keys.new_empty(max(CHUNK, max(counts) * size))
+    for run in runs(counts, size):
+        n, k = run.shape
+        room = buffer[: n * k * size].view(n, k, *keys.shape[1:])
+        yield run, keys[run.images].unsqueeze(1), run.of(least).unsqueeze(2), room
 
 
 class _ScoresStep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, notes, keys, v):
-        ctx.notes = notes
+    def forward(ctx, query, notes, counts, keys, v):
+        ctx.notes, ctx.counts = notes, counts
         ctx.save_for_backward(query, keys, v)
-        scores = query.new_empty(*query.shape[:2], keys.shape[1])
-        for part, sums in sums_in_cache(keys, query):
-            torch.matmul(sums.relu_(), v, out=scores[part])
-        return scores
+        scores = query.new_empty(len(query), keys.shape[1])
+        for run, k, least, room in in_cache(counts, keys, -query):
+            torch.maximum(k, least, out=room)
+            torch.mv(room.view(-1, len(v)), v, out=scores[run.rows].view(-1))
+        return scores.add_((query @ v).unsqueeze(1))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         query, keys, v = ctx.saved_tensors
         m = torch.empty_like(query)
-        for part, sums in sums_in_cache(keys, query):
-            of_part = gradient[part].unsqueeze(2)  # (n, k, 1, P)
-            torch.matmul(of_part, sums.gt_(0), out=m[part].unsqueeze(2))
-        ctx.notes.append((query, gradient, m))
-        return m * v, None, None, None
+        for run, k, least, room in in_cache(ctx.counts, keys, -query):
+            torch.gt(k, least, out=room)
+            of_rows = gradient[run.rows].unsqueeze(1), room.flatten(0, 1)
+            torch.bmm(*of_rows, out=m[run.rows].unsqueeze(1))
+        ctx.notes.append((ctx.counts, -query, gradient, m))
+        return m * v, None, None, None, None

@@ -2,6 +2,8 @@
 
 import gc
 import weakref
+from functools import partial
+from unittest import mock
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
 from satlib import shared
-from satlib.shared import SharedLinear, SharedScores
+from satlib.shared import SharedContext, SharedLinear, SharedScores, runs
 
 
 def doubles(*shape, seed=0):
@@ -27,13 +29,13 @@ def in_turn(step, hidden, rows):
     return total
 
 
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.booleans())
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=5), st.booleans())
 @settings(max_examples=20, deadline=None)
 def test_a_shared_layer_equals_a_layer(rows, biased):
     rows = sorted(rows, reverse=True)
     weight = doubles(4, 4).requires_grad_()
     bias = doubles(4, seed=1).requires_grad_() if biased else None
-    hidden = doubles(rows[0], 2, 4, seed=2).requires_grad_()
+    hidden = doubles(rows[0], 4, seed=2).requires_grad_()
     operands = [hidden, weight, *([bias] if biased else [])]
     layer = SharedLinear(*operands[1:])
     ours = in_turn(layer, hidden, rows)
@@ -44,24 +46,90 @@ def test_a_shared_layer_equals_a_layer(rows, biased):
     )
 
 
+COUNTS = st.lists(st.integers(0, 3), min_size=1, max_size=6).filter(any)
+
+
+@given(COUNTS, st.integers(0, 50))
+@settings(max_examples=50, deadline=None)
+def test_runs_meet_every_row_of_every_image_once(counts, numbers):
+    rows, images = [], []
+    for run in runs(counts, numbers):
+        n, k = run.shape
+        assert counts[run.images] == [k] * n
+        rows += range(run.rows.start, run.rows.stop)
+        images += range(run.images.start, run.images.stop)
+    assert rows == list(range(sum(counts)))
+    assert images == [image for image, count in enumerate(counts) if count]
+
+
+def image_of(counts):
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+
+
+def plain_scores(keys, v, query, counts):
+    return torch.relu(keys[image_of(counts)] + query.unsqueeze(1)) @ v
+
+
+def plain_context(cells, weights, counts):
+    return torch.einsum("rc,rcd->rd", weights, cells[image_of(counts)])
+
+
+def of_two_steps(function, rows, counts):
+    """Two steps, the second with one row of each image: a number that depends on all."""
+    mix = torch.linspace(0.5, 1.5, function(rows, counts).shape[1], dtype=rows.dtype)
+    total = (function(rows, counts) @ mix).square().sum()
+    firsts = [sum(counts[:i]) for i, count in enumerate(counts) if count]
+    return total + (function(rows[firsts], [min(c, 1) for c in counts]) @ mix).sum()
+
+
+def check_equal(ours, plain, rows, counts, operands):
+    torch.testing.assert_close(ours(rows, counts), plain(*operands, rows, counts))
+    found = of_two_steps(ours, rows, counts)
+    expected = of_two_steps(lambda *x: plain(*operands, *x), rows, counts)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, [*operands, rows]),
+        torch.autograd.grad(expected, [*operands, rows]),
+    )
+
+
 @pytest.mark.parametrize("chunk", [1, 60, 10**6])
-@pytest.mark.parametrize("states", [1, 3])
-def test_shared_scores_equal_the_formula(monkeypatch, chunk, states):
-    monkeypatch.setattr(shared, "CHUNK", chunk)
-    keys, v = doubles(5, 6, 7).requires_grad_(), doubles(7, seed=1).requires_grad_()
-    query = doubles(5, states, 7, seed=2).requires_grad_()
-    mix = doubles(6, 7, seed=3)
+@given(counts=COUNTS)
+@settings(max_examples=15, deadline=None)
+def test_shared_scores_equal_the_formula(chunk, counts):
+    keys = doubles(len(counts), 6, 7).requires_grad_()
+    v = doubles(7, seed=1).requires_grad_()
+    query = doubles(sum(counts), 7, seed=2).requires_grad_()
+    with mock.patch.object(shared, "CHUNK", chunk):
+        check_equal(SharedScores(keys, v), plain_scores, query, counts, [keys, v])
 
-    def plain(q):
-        return torch.relu(keys[: len(q)].unsqueeze(1) + q.unsqueeze(2)) @ v
 
-    scores = SharedScores(keys, v)
-    torch.testing.assert_close(scores(query), plain(query))
-    losses = [
-        in_turn(lambda q, f=f: f(q) @ mix, query, [5, 5, 3, 1]) for f in (scores, plain)
-    ]
-    ours, expected = (torch.autograd.grad(x, [keys, v, query]) for x in losses)
-    torch.testing.assert_close(ours, expected)
+@given(counts=COUNTS)
+@settings(max_examples=15, deadline=None)
+def test_shared_context_equals_the_weighted_sum(counts):
+    cells = doubles(len(counts), 5, 4).requires_grad_()
+    weights = doubles(sum(counts), 5, seed=1).requires_grad_()
+    check_equal(SharedContext(cells), plain_context, weights, counts, [cells])
+
+
+@pytest.mark.parametrize("operation", ["scores", "context"])
+def test_the_formulas_for_a_gpu_give_the_same(operation):
+    counts = [2, 0, 3, 1]
+    rows = doubles(6, 7, seed=2).requires_grad_()
+    if operation == "scores":
+        operands = [doubles(4, 5, 7).requires_grad_(), doubles(7).requires_grad_()]
+        ours, formula, plain = SharedScores, shared._plain_scores, plain_scores
+    else:
+        operands = [doubles(4, 7, 3).requires_grad_()]
+        ours, formula, plain = SharedContext, shared._plain_context, plain_context
+    as_on_a_gpu = partial(ours(*operands).plainly, formula)
+    check_equal(as_on_a_gpu, plain, rows, counts, operands)
+
+
+def test_frozen_cells_leave_no_notes():
+    context = SharedContext(doubles(2, 5, 4))
+    weights = doubles(3, 5, seed=1).requires_grad_()
+    context(weights, [1, 2]).sum().backward()
+    assert weights.grad is not None and not context.notes
 
 
 def test_it_works_again_after_a_backward_pass():
@@ -78,8 +146,8 @@ def test_nothing_is_left_behind_without_the_garbage_collector():
     gc.disable()
     try:
         scores = SharedScores(keys * 1, v)
-        query = doubles(4, 1, 7, seed=1).requires_grad_()
-        in_turn(lambda q, s=scores: s(q) @ doubles(6, 7), query, [4, 2]).backward()
+        query = doubles(4, 7, seed=1).requires_grad_()
+        of_two_steps(scores, query, [1, 0, 2, 1]).backward()
         held = weakref.ref(scores)
         del scores
         assert held() is None

@@ -5,6 +5,8 @@ import difflib
 import hashlib
 import json
 import pickle
+import platform
+import subprocess
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
@@ -187,3 +189,37 @@ def check_same_run(checkpoint, config, data, path):
             f"{path} is of a run on other data: captions or photographs have changed; "
             "choose another output, or resume=False to start over"
         )
+
+
+RESULTS = ROOT.parent / "data" / "results"
+
+
+def keep_results(name, command, seed, **found):
+    """Write what a long experiment found to data/results/NAME.json; give the path."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    how = {"command": command, "commit": _commit(), "seed": seed, "machine": _machine()}
+    with replacing(RESULTS / f"{name}.json") as partial:
+        partial.write_text(json.dumps(how | found, indent=1) + "\n", encoding="utf-8")
+    return RESULTS / f"{name}.json"
+
+
+def read_results(name):
+    """Read data/results/NAME.json."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _commit():
+    """Give the version of the code by git, "+" where it has changed since."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return None
+    return run.stdout.strip() or None
+
+
+def _machine():
+    capability = torch.backends.cpu.get_cpu_capability()
+    where = f"{platform.system()} {platform.machine()}, {capability}"
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}{gpu}"

@@ -56,7 +56,8 @@ def roles(name, text):
     return [re.sub(r"^.*<(.*)>$", r"\1", content).strip() for content in contents]
 
 
-WHOLE = "create_input_files|search|train|validate|write_images"  # read best whole
+WHOLE = "create_input_files|partly_saving_forward|search|textbook_search|train|"
+WHOLE += "validate|write_images"  # functions that read best whole
 
 
 def code_lines(source):

@@ -51,6 +51,7 @@ ROOMS = {
     "captioner": "above",
     "explorer": "figures photographs captioner",
     "grounding": "scenes captioner",
+    "benchmark": "above",
     "speed": "above",
     "scale": "above",
 }

@@ -1,0 +1,231 @@
+# Written by `python -m satlib.tangle` from chapters/benchmark.md: edit that.
+"""The textbook's form of training and captioning, raced against ours."""
+
+import gc
+import time
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from satlib.beam_search import beam_search, speakable
+from satlib.decoder import Decoded, Decoder, pack, textbook_forward, textbook_step
+from satlib.encoder import pooling_matrix
+from satlib.training import caption_loss, clip_gradient
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of an example; the textbook's by default."""
+
+    images: int = 32
+    per_image: int = 1
+    side: int = 14  # regions in a row; pooled from 8 cells in a row, if 14
+    encoder_dim: int = 1792
+    attention_dim: int = 512
+    embed_dim: int = 512
+    decoder_dim: int = 512
+    vocab_size: int = 2600
+    shortest: int = 9  # words of a caption
+    longest: int = 19
+
+
+def example(sizes, seed=28):
+    """Draw a decoder, cells (B, C, D), captions (k·B, L) and lengths (k·B,)."""
+    torch.manual_seed(seed)
+    pool = pooling_matrix(8, 14) if sizes.side == 14 else None
+    layers = sizes.attention_dim, sizes.embed_dim, sizes.decoder_dim
+    decoder = Decoder(*layers, sizes.vocab_size, sizes.encoder_dim, pool=pool)
+    count = sizes.side**2 if pool is None else pool.shape[1]
+    cells = torch.rand(sizes.images, count, sizes.encoder_dim)
+    rows = sizes.images * sizes.per_image
+    lengths = torch.randint(sizes.shortest, sizes.longest + 1, (rows,)) + 2
+    captions = torch.randint(1, sizes.vocab_size, (rows, sizes.longest + 2))
+    return decoder, cells, captions, lengths
+
+
+def seconds(function):
+    """Time one call of a function."""
+    gc.collect()
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def compare(functions, repeats=5):
+    """Time named functions in turn; give the times of each, without the first."""
+    rounds = [{n: seconds(f) for n, f in functions.items()} for _ in range(repeats + 1)]
+    return {name: [times[name] for times in rounds[1:]] for name in functions}
+
+
+def ratios(times, slow, fast):
+    """Give the median, smallest and largest of slow / fast, round by round."""
+    found = [s / f for s, f in zip(times[slow], times[fast], strict=True)]
+    return median(found), min(found), max(found)
+
+
+def adam(decoder):
+    """Give the optimiser of the benchmark, the same for all forms."""
+    return torch.optim.Adam(decoder.parameters(), lr=1e-4, fused=True)
+
+
+def training_step(forward, optimizer, *batch):
+    """Take one training step on captions and lengths."""
+    loss, _ = caption_loss(forward(*batch))
+    optimizer.zero_grad()
+    loss.backward()
+    clip_gradient(optimizer, 5.0)
+    optimizer.step()
+
+
+def partly_saving_forward(decoder, cells, captions, lengths, pooled, stacked):
+    """Compute `Decoder.forward` with some of its savings, for the benchmark only."""
+    order, targets, batch_sizes = pack(captions, lengths)
+    image, captions = order // (len(captions) // len(cells)), captions[order]
+    attention, pool = decoder.attention, decoder.pool
+    seen = cells if pooled else pool @ cells
+    keys = attention.keys(seen)
+    keys, seen = (pool @ keys if pooled else keys)[image], seen[image]
+    memory = decoder.remember(cells[:1])  # for the stacked weights
+    words = captions[:, : len(batch_sizes)]
+    words = decoder.word_inputs(words, memory) if stacked else decoder.embedding(words)
+    hidden, cell_state = (s[image] for s in decoder.start(cells))
+    hiddens, alphas = [], keys.new_zeros(len(captions), len(batch_sizes), len(pool))
+    for t, b in enumerate(batch_sizes):
+        hidden, cell_state = hidden[:b], cell_state[:b]
+        if stacked:
+            products = F.linear(hidden, *memory.from_hidden.originals)
+            query, gate, recurrent = products.split(decoder.sizes, dim=1)
+        else:
+            query, gate = attention.query(hidden), decoder.f_beta(hidden)
+        alpha = attention.alpha(keys[:b], query)
+        weights = (alpha @ pool if pooled else alpha).unsqueeze(1)
+        context = torch.sigmoid(gate) * (weights @ seen[:b]).squeeze(1)
+        if stacked:
+            of_context = F.linear(context, *memory.from_context.originals)
+            pre = words[:b, t] + recurrent + of_context
+        else:
+            inputs = torch.cat([words[:b, t], context], dim=1)
+            pre = decoder.decode_step.project(inputs, hidden)
+        hidden, cell_state = decoder.decode_step.update(pre, cell_state)
+        hiddens.append(hidden)
+        alphas[:b, t] = alpha
+    scores = decoder.fc(decoder.dropout(torch.cat(hiddens)))
+    return Decoded(scores, targets, alphas, order)
+
+
+def forms_of_forward(decoder, cells):
+    """Give the forward passes, the textbook's first, each with one saving more."""
+    regions = cells if decoder.pool is None else decoder.pool @ cells
+    some = partial(partly_saving_forward, decoder, cells)
+    return {
+        "textbook": partial(textbook_forward, decoder, regions),
+        "keys once per image": partial(some, pooled=False, stacked=False),
+        "products over cells": partial(some, pooled=True, stacked=False),
+        "products together": partial(some, pooled=True, stacked=True),
+        "gradients once, in cache": partial(decoder, cells),
+    }
+
+
+def training_times(sizes, repeats=5):
+    """Time a training step in all its forms."""
+    decoder, cells, *captions = example(sizes)
+    forms, optimizer = forms_of_forward(decoder, cells), adam(decoder)
+    steps = {
+        name: partial(training_step, forward, optimizer, *captions)
+        for name, forward in forms.items()
+    }
+    return compare(steps, repeats)
+
+
+def products(sizes, batch_sizes):
+    """List the matrix products of a training step as (how many at once, m, k, n)."""
+    n, k, p = sizes.images, sizes.per_image, sizes.side**2
+    a, d, e = sizes.attention_dim, sizes.encoder_dim, sizes.embed_dim
+    h, v, w = sizes.decoder_dim, sizes.vocab_size, sum(batch_sizes)
+    c, s = 64 if p == 196 else p, a + d + 4 * h
+    found = [(1, n * c, d, a), (1, a, n * c, d)]  # keys, gradient of their weights
+    found += [(n, p, c, a), (n, c, p, a)] if c < p else []  # pooling the keys
+    found += 2 * [(1, n, d, h), (1, h, n, d)]  # the first state
+    found += [(1, w, e, 4 * h), (1, w, 4 * h, e), (1, 4 * h, w, e)]  # words
+    found += [(1, w, h, v), (1, w, v, h), (1, v, w, h)]  # word scores
+    found += [(1, s, w, h), (1, 4 * h, w, d)]  # gradients of the shared weights
+    for b in batch_sizes:
+        found += [(1, b, h, s), (1, b, s, h)]  # query, gate, recurrent half
+        found += [(1, b, d, 4 * h), (1, b, 4 * h, d)]  # context's half
+        found += [(-(-b // k), k, c, d), (-(-b // k), k, d, c)]  # context
+        found += [(1, b, p, c), (1, b, c, p)] if c < p else []  # pooling alpha
+    return found
+
+
+def product_times(shapes, repeats=5):
+    """Time each product of a list by itself; give the median seconds of each."""
+    times = {}
+    for shape in set(shapes):
+        count, m, k, n = shape
+        pair = torch.rand(count, m, k), torch.rand(count, k, n)
+        one = partial(torch.mm, pair[0][0], pair[1][0])
+        product = one if count == 1 else partial(torch.bmm, *pair)
+        times[shape] = median(compare({"product": product}, repeats)["product"])
+    return [times[shape] for shape in shapes]
+
+
+@torch.no_grad()
+def textbook_search(decoder, regions, word_map, beam_size, max_length):
+    """Caption one image with regions (P, D) by the textbook's beam search."""
+    pad, end = word_map["<pad>"], word_map["<end>"]
+    beams, totals = torch.tensor([[word_map["<start>"]]]), torch.zeros(1)
+    state = [f(regions.mean(0, keepdim=True)) for f in (decoder.init_h, decoder.init_c)]
+    for t in range(max_length):
+        several = regions.expand(len(beams), -1, -1)
+        *state, _ = textbook_step(decoder, several, beams[:, -1], *state)
+        log_probs = speakable(decoder.fc(state[0]), word_map, t == 0)
+        done = (beams[:, -1] == end) | (beams[:, -1] == pad)
+        log_probs[done] = -torch.inf
+        log_probs[done, pad] = 0
+        best = (totals.unsqueeze(1) + log_probs).flatten().topk(beam_size)
+        totals, parents = best.values, best.indices // len(word_map)
+        words = best.indices % len(word_map)
+        beams = torch.cat([beams[parents], words.unsqueeze(1)], dim=1)
+        state = [s[parents] for s in state]
+        if ((words == end) | (words == pad)).all():
+            break
+    ids = [[i for i in beam if i != pad] for beam in beams[:, 1:].tolist()]
+    finished = [beam[-1] == end for beam in ids]
+    scores = [p / len(b) ** 0.7 for p, b in zip(totals.tolist(), ids, strict=True)]
+    best = max(range(len(ids)), key=lambda k: (finished[k], scores[k]))
+    return ids[best][: len(ids[best]) - finished[best]]
+
+
+def search_example(sizes):
+    """Draw a decoder whose captions never end, cells (B, C, D), and a word map."""
+    decoder, cells, *_ = example(sizes)
+    special = ["<start>", "<end>", "<unk>"]
+    plain = [str(number) for number in range(1, sizes.vocab_size - len(special))]
+    word_map = {word: i for i, word in enumerate(["<pad>", *plain, *special])}
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.mul_(2)  # decided opinions, so that beams differ
+        decoder.fc.bias[word_map["<end>"]] = -1e9
+    return decoder.eval(), cells, word_map
+
+
+def search_times(sizes, words=14, beam_size=5, repeats=5):
+    """Time beam search of all images: the textbook's, ours, and greedy search."""
+    decoder, cells, word_map = search_example(sizes)
+    regions = decoder.pool @ cells
+
+    def textbook():
+        rules = word_map, beam_size, words
+        return [textbook_search(decoder, image, *rules) for image in regions]
+
+    def ours(beams=beam_size):
+        found = beam_search(decoder, cells, word_map, beams, words)
+        return [hypotheses[0].words for hypotheses in found]
+
+    if textbook() != ours():
+        raise AssertionError("both searches must find the same captions")
+    forms = {"textbook": textbook, "ours": ours, "beam 1": partial(ours, 1)}
+    return compare(forms, repeats)

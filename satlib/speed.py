@@ -1,0 +1,207 @@
+# Written by `python -m satlib.tangle` from chapters/speed.md: edit that.
+"""All ratios to the textbook's form in one run: `python -m satlib.speed`."""
+
+import io
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from dataclasses import replace
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from satlib import benchmark as race
+from satlib.configuration import keep_results
+from satlib.dataset import create_input_files, file_path
+from satlib.decoder import pack, textbook_forward
+from satlib.encoder import build_encoder
+from satlib.features import CaptionDataset, batches, cache_features
+from satlib.photographs import write_images
+from satlib.scenes import write_scenes
+from satlib.training import train
+
+
+def epoch_data(folder, encoder, name, count=40):
+    """Write scenes and their cells as data files; give both kinds of dataset."""
+    scenes = write_scenes(folder / "scenes", count)
+    files = scenes / "captions.txt", scenes / "images", folder
+    base = create_input_files("scenes", *files, min_freq=0, splits=scenes)
+    images = file_path(folder, "TRAIN", "images", base)
+    cells = cache_features(encoder, images, folder / f"{name}.hdf5")
+    return [CaptionDataset(folder, base, "TRAIN", path) for path in (None, cells)]
+
+
+def textbook_epoch(decoder, optimizer, encoder, images):
+    """Train for one epoch as the textbook does: the encoder runs for each caption."""
+    for rows in torch.randperm(5 * len(images)).split(32):
+        items = [(*images[row // 5], row % 5) for row in rows.tolist()]
+        pictures = torch.stack([picture for picture, *_ in items])
+        captions = torch.stack([texts[k] for _, texts, _, k in items])
+        lengths = torch.stack([lengths[k] for _, _, lengths, k in items])
+        with torch.no_grad():
+            regions = decoder.pool @ encoder(pictures)
+        forward = partial(textbook_forward, decoder, regions)
+        race.training_step(forward, optimizer, captions, lengths)
+
+
+def epoch_times(sizes, encoder_name="efficientnet_b4", repeats=5):
+    """Time an epoch from the second on: the textbook's, and ours."""
+    decoder, *_ = race.example(sizes)
+    optimizer = race.adam(decoder)
+    encoder = build_encoder(encoder_name, pretrained=False)
+
+    def ours():
+        loader = batches(cells, 16, seed=0)
+        with redirect_stdout(io.StringIO()):
+            train(loader, None, decoder, None, optimizer, epoch=1)
+
+    with tempfile.TemporaryDirectory() as folder:
+        images, cells = epoch_data(Path(folder), encoder, encoder_name)
+        textbook = partial(textbook_epoch, decoder, optimizer, encoder, images)
+        return race.compare({"textbook": textbook, "ours": ours}, repeats)
+
+
+def made_up_photographs(folder, count, seed=28):
+    """Write JPEGs of 500 × 375 pixels, smooth with some noise; give their names."""
+    random, names = np.random.default_rng(seed), [f"{i}.jpg" for i in range(count)]
+    for name in names:
+        colours = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        smooth = Image.fromarray(colours).resize((500, 375), Image.Resampling.BICUBIC)
+        noisy = np.asarray(smooth) + random.normal(0, 8, (375, 500, 1))
+        picture = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+        picture.save(folder / name, quality=90)
+    return names
+
+
+def file_times(count=1000, repeats=5):
+    """Time reading photographs as Pillow alone does on all cores, and writing them."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        names = made_up_photographs(folder, count)
+
+        def square(name):
+            with Image.open(folder / name) as image:
+                size, filtering = (256, 256), Image.Resampling.BICUBIC
+                return np.asarray(image.convert("RGB").resize(size, filtering))
+
+        def pillow():
+            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+                return sum(1 for _ in pool.map(square, names))
+
+        ours = partial(write_images, folder / "images.hdf5", folder, names, 5)
+        with redirect_stdout(io.StringIO()):
+            return race.compare({"Pillow alone": pillow, "ours": ours}, repeats)
+
+
+def peak_memory(function):
+    """Give the most bytes that the tensors made by a function take at once."""
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        function()
+    events = profiler.profiler.kineto_results.events()
+    memory = [event for event in events if event.name() == "[memory]"]
+    memory.sort(key=lambda event: event.start_ns())
+    return max(accumulate(event.nbytes() for event in memory))
+
+
+def peaks(sizes):
+    """Give the peak memory of a training step of the textbook's, and of ours."""
+    decoder, cells, *captions = race.example(sizes)
+    optimizer, forms = race.adam(decoder), race.forms_of_forward(decoder, cells)
+    textbook, *_, ours = (
+        partial(race.training_step, forward, optimizer, *captions)
+        for forward in forms.values()
+    )
+    textbook()  # Adam's own memory comes with the first step
+    return {"textbook": peak_memory(textbook), "ours": peak_memory(ours)}
+
+
+GROWTH = {
+    "images": (8, 16, 32, 64),
+    "side": (7, 10, 12, 16),
+    "words": (5, 10, 20, 40),
+    "vocab_size": (1250, 2500, 5000, 10_000),
+}
+
+
+def growth(sizes, name, values, repeats=3):
+    """Give the median seconds of our training step for each value of a size."""
+    found = []
+    for value in values:
+        length = {"shortest": value, "longest": value}
+        changed = replace(sizes, **(length if name == "words" else {name: value}))
+        decoder, cells, *captions = race.example(changed)
+        forward, optimizer = partial(decoder, cells), race.adam(decoder)
+        step = partial(race.training_step, forward, optimizer, *captions)
+        found.append(np.median(race.compare({"step": step}, repeats)["step"]))
+    return found
+
+
+def limit(sizes):
+    """Compare the arithmetic of a training step with this machine's matrix speed."""
+    *_, captions, lengths = race.example(sizes)
+    shapes = race.products(sizes, pack(captions, lengths).batch_sizes)
+    square = race.product_times([(1, 2048, 2048, 2048)])[0]
+    return {
+        "operations": sum(2 * n * m * k * o for n, m, k, o in shapes),
+        "products alone": sum(race.product_times(shapes)),
+        "square, operations a second": 2 * 2048**3 / square,
+    }
+
+
+BEAMS = (1, 2, 5, 10)
+
+
+def search_growth(sizes, repeats=3):
+    """Give the median seconds of our beam search for an image, for each beam size."""
+    some = replace(sizes, images=20)
+    times = [race.search_times(some, beam_size=k, repeats=repeats) for k in BEAMS]
+    return [np.median(found["ours"]) / some.images for found in times]
+
+
+def measure(sizes, images=100, photographs=1000, repeats=5):
+    """Run all benchmarks; give their figures, times in seconds, memory in bytes."""
+    return {
+        "training": race.training_times(sizes, repeats),
+        "limit": limit(sizes),
+        "five": race.training_times(replace(sizes, per_image=5), repeats),
+        "search": race.search_times(replace(sizes, images=images), repeats=repeats),
+        "epoch": epoch_times(sizes, repeats=repeats),
+        "files": file_times(photographs, repeats),
+        "memory": peaks(sizes),
+        "beams": search_growth(sizes),
+        "growth": {name: growth(sizes, name, v) for name, v in GROWTH.items()},
+    }
+
+
+def table(found):
+    """Give rows of the table: what, the ratio or share, the smallest, the largest."""
+    first, *_, last = found["training"]
+    pairs = {
+        "training step": (found["training"], first, last),
+        "training step, five captions an image": (found["five"], first, last),
+        "epoch on photographs": (found["epoch"], "textbook", "ours"),
+        "captions with beam 5": (found["search"], "textbook", "ours"),
+        "writing files, times Pillow alone": (found["files"], "ours", "Pillow alone"),
+    }
+    rows = [(what, *race.ratios(*pair)) for what, pair in pairs.items()]
+    shares = [found["limit"]["products alone"] / s for s in found["training"][last]]
+    share = np.median(shares), min(shares), max(shares)
+    rows.append(("share of the matrix speed", *share))
+    memory = found["memory"]["ours"] / found["memory"]["textbook"]
+    return [*rows, ("peak memory, share of the textbook's", memory, memory, memory)]
+
+
+def print_table(rows):
+    """Print the rows of the table."""
+    for what, middle, least, most in rows:
+        print(f"{what:40} {middle:6.2f}  ({least:.2f} to {most:.2f})")
+
+
+if __name__ == "__main__":
+    results = measure(race.Sizes())
+    print_table(table(results))
+    print(keep_results("speed", "python -m satlib.speed", 28, **results))

@@ -80,19 +80,19 @@ def training_step(forward, optimizer, *batch):
     optimizer.step()
 
 
-def partly_saving_forward(decoder, cells, captions, lengths, pooled, stacked):
+def partly_saving_forward(savings, decoder, cells, captions, lengths):
     """Compute `Decoder.forward` with some of its savings, for the benchmark only."""
     order, targets, batch_sizes = pack(captions, lengths)
     image, captions = order // (len(captions) // len(cells)), captions[order]
-    attention, pool = decoder.attention, decoder.pool
-    seen = cells if pooled else pool @ cells
-    keys = attention.keys(seen)
-    keys, seen = (pool @ keys if pooled else keys)[image], seen[image]
+    attention, pool, stacked = decoder.attention, decoder.pool, savings >= 4
+    seen = cells if savings >= 3 else pool @ cells
+    keys = attention.keys(seen) if savings >= 2 else seen
+    keys, seen = (pool @ keys if savings >= 3 else keys)[image], seen[image]
     memory = decoder.remember(cells[:1])  # for the stacked weights
     words = captions[:, : len(batch_sizes)]
     words = decoder.word_inputs(words, memory) if stacked else decoder.embedding(words)
     hidden, cell_state = (s[image] for s in decoder.start(cells))
-    hiddens, alphas = [], keys.new_zeros(len(captions), len(batch_sizes), len(pool))
+    hiddens, alphas = [], cells.new_zeros(len(captions), len(batch_sizes), len(pool))
     for t, b in enumerate(batch_sizes):
         hidden, cell_state = hidden[:b], cell_state[:b]
         if stacked:
@@ -100,8 +100,9 @@ def partly_saving_forward(decoder, cells, captions, lengths, pooled, stacked):
             query, gate, recurrent = products.split(decoder.sizes, dim=1)
         else:
             query, gate = attention.query(hidden), decoder.f_beta(hidden)
-        alpha = attention.alpha(keys[:b], query)
-        weights = (alpha @ pool if pooled else alpha).unsqueeze(1)
+        of_step = keys[:b] if savings >= 2 else attention.keys(keys[:b])
+        alpha = attention.alpha(of_step, query)
+        weights = (alpha @ pool if savings >= 3 else alpha).unsqueeze(1)
         context = torch.sigmoid(gate) * (weights @ seen[:b]).squeeze(1)
         if stacked:
             of_context = F.linear(context, *memory.from_context.originals)
@@ -116,15 +117,23 @@ def partly_saving_forward(decoder, cells, captions, lengths, pooled, stacked):
     return Decoded(scores, targets, alphas, order)
 
 
+SAVINGS = {
+    "context as a product": 1,
+    "keys once per image": 2,
+    "products over cells": 3,
+    "products together": 4,
+}
+
+
 def forms_of_forward(decoder, cells):
     """Give the forward passes, the textbook's first, each with one saving more."""
     regions = cells if decoder.pool is None else decoder.pool @ cells
-    some = partial(partly_saving_forward, decoder, cells)
     return {
         "textbook": partial(textbook_forward, decoder, regions),
-        "keys once per image": partial(some, pooled=False, stacked=False),
-        "products over cells": partial(some, pooled=True, stacked=False),
-        "products together": partial(some, pooled=True, stacked=True),
+        **{
+            name: partial(partly_saving_forward, number, decoder, cells)
+            for name, number in SAVINGS.items()
+        },
         "gradients once, in cache": partial(decoder, cells),
     }
 
@@ -161,15 +170,18 @@ def products(sizes, batch_sizes):
 
 
 def product_times(shapes, repeats=5):
-    """Time each product of a list by itself; give the median seconds of each."""
-    times = {}
-    for shape in set(shapes):
-        count, m, k, n = shape
-        pair = torch.rand(count, m, k), torch.rand(count, k, n)
-        one = partial(torch.mm, pair[0][0], pair[1][0])
-        product = one if count == 1 else partial(torch.bmm, *pair)
-        times[shape] = median(compare({"product": product}, repeats)["product"])
-    return [times[shape] for shape in shapes]
+    """Time the products of a list, one after the other; give the seconds of all."""
+    pairs = {
+        shape: (torch.rand(shape[:3]), torch.rand(shape[0], *shape[2:]))
+        for shape in set(shapes)
+    }
+
+    def multiply():
+        for shape in shapes:
+            a, b = pairs[shape]
+            torch.mm(a[0], b[0]) if len(a) == 1 else torch.bmm(a, b)
+
+    return compare({"products": multiply}, repeats)["products"]
 
 
 @torch.no_grad()

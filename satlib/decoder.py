@@ -21,7 +21,9 @@ def textbook_step(decoder, regions, words, hidden, cell_state):
     Takes the regions (b, P, D), the last words' ids (b,), the state (b, H) and (b, H).
     Gives the new hidden state, the new cell state and alpha (b, P).
     """
-    context, alpha = decoder.attention(regions, hidden)  # (b, D), (b, P)
+    attention = decoder.attention
+    alpha = attention.alpha(attention.keys(regions), attention.query(hidden))  # (b, P)
+    context = (regions * alpha.unsqueeze(2)).sum(dim=1)  # (b, D)
     gate = torch.sigmoid(decoder.f_beta(hidden))  # (b, D)
     inputs = torch.cat([decoder.embedding(words), gate * context], dim=1)
     hidden, cell_state = decoder.decode_step(inputs, (hidden, cell_state))
@@ -133,13 +135,14 @@ class DecoderCell(nn.Module):
 
 
 def visits(lengths):
-    """Number the words as the loop meets them: (T, k·B); -1 where a caption has ended.
+    """Number the W words as the loop meets them, (T, k·B); W where a caption has ended.
 
     The loop takes step after step, at each the captions in their own order.
     """
     steps = torch.arange(int(lengths.max()) - 1, device=lengths.device)
     left = steps.unsqueeze(1) < lengths - 1  # (T, k·B)
-    return (left.flatten().cumsum(0).view_as(left) - 1).masked_fill(~left, -1)
+    met = left.flatten().cumsum(0).view_as(left) - 1
+    return met.masked_fill(~left, left.sum())
 
 
 class Decoder(DecoderCell):
@@ -183,7 +186,7 @@ class Decoder(DecoderCell):
         `<end>` included. Gives a `Decoded`.
         """
         words, number = pack(captions, lengths), visits(lengths)
-        left = number >= 0  # (T, k·B)
+        left = number < len(words.targets)  # (T, k·B)
         counts = left.unflatten(1, (len(encoder_out), -1)).sum(2).tolist()  # (T, B)
         memory = self.remember(encoder_out)
         inputs = self.word_inputs(captions.T[: len(left)][left], memory)  # (W, 4H)
@@ -197,9 +200,9 @@ class Decoder(DecoderCell):
             *state, alpha, _ = self.step(word_input, *state, memory, counts[t])
             hiddens.append(state[0])
             alphas.append(alpha)
-        number = number[:, words.order]
-        packed = torch.cat(hiddens).index_select(0, number[number >= 0])
-        alphas.append(torch.zeros_like(alpha[:1]))  # the map of no word, number -1
-        maps = torch.cat(alphas)[number.T]
-        scores = self.fc(self.dropout(packed))
+        alphas.append(torch.zeros_like(alpha[:1]))  # the map of no word, number W
+        packed = number[:, words.order][left[:, words.order]]
+        scores = self.fc(self.dropout(torch.cat(hiddens).index_select(0, packed)))
+        maps = torch.cat(alphas).index_select(0, number.T[words.order].flatten())
+        maps = maps.view(len(captions), len(left), -1)
         return Decoded(scores, words.targets, maps, words.order)

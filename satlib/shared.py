@@ -8,7 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
 
-CHUNK = 400_000  # numbers that a core's cache holds at once
+CHUNK = 600_000  # numbers that a core's cache holds at once
 FEW = 64  # rows for which a product with a large matrix is faster transposed
 
 
@@ -167,6 +167,18 @@ def _plain_context(weights, cells):
     return (weights.unsqueeze(1) @ cells).squeeze(1)
 
 
+def by_image(counts, *rows):
+    """Bring rows that stand step by step together by image.
+
+    Takes the counts of each step and tensors of all steps' rows. Gives for each tensor
+    a list of its rows for each image.
+    """
+    counts = torch.tensor(counts)  # (T, B)
+    image = torch.arange(counts.shape[1]).repeat(len(counts))
+    order = image.repeat_interleave(counts.flatten()).argsort(stable=True)
+    return [r.index_select(0, order).split(counts.sum(0).tolist()) for r in rows]
+
+
 class SharedScores(Shared):
     """Additive scores e = v · ReLU(keys + query) for keys (B, P, A) and v (A,)."""
 
@@ -179,19 +191,17 @@ class SharedScores(Shared):
     @staticmethod
     def gradients(notes, keys, v):
         """Give the gradients of keys and v: equation (score-gradients)."""
-        of_keys, of_v = torch.zeros_like(keys), torch.zeros_like(v)
+        counts, *rows = zip(*notes, strict=True)
+        least, g, m = (torch.cat(steps) for steps in rows)
+        of_keys, of_v = torch.zeros_like(keys), -(least * m).sum(0)
         passed = torch.empty_like(keys[0])
-        steps = [(least.split(c), g.split(c)) for c, least, g, _ in notes]
-        for image, (k, total) in enumerate(zip(keys, of_keys, strict=True)):
-            for step in steps:
-                rows = (of_step[image].unsqueeze(1) for of_step in step)
-                for least, g in zip(*rows, strict=True):  # (1, A), (1, P)
-                    torch.gt(k, least, out=passed)
-                    total.addcmul_(g.T, passed)  # M
+        images = by_image(counts, least.unsqueeze(1), g.unsqueeze(2))
+        for k, total, *rows in zip(keys, of_keys, *images, strict=True):
+            for least, g in zip(*rows, strict=True):  # (1, A), (P, 1)
+                torch.gt(k, least, out=passed)
+                total.addcmul_(g, passed)  # M
             of_v += torch.mul(k, total, out=passed).sum(0)
             total *= v
-        for _, least, _, m in notes:
-            of_v -= (least * m).sum(0)
         return of_keys, of_v
 
 

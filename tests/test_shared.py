@@ -75,7 +75,7 @@ def plain_context(cells, weights, counts):
 
 
 def of_two_steps(function, rows, counts):
-    """Two steps, the second with one row of each image: a number that depends on all."""
+    """Two steps, the second with one row of each image; a number made of all."""
     mix = torch.linspace(0.5, 1.5, function(rows, counts).shape[1], dtype=rows.dtype)
     total = (function(rows, counts) @ mix).square().sum()
     firsts = [sum(counts[:i]) for i, count in enumerate(counts) if count]

@@ -1,0 +1,120 @@
+"""The rivals of the race compute the same; the counting and the table are right."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from satlib import benchmark as race
+from satlib import configuration, speed
+from satlib.beam_search import beam_search
+from satlib.decoder import pack
+from satlib.encoder import build_encoder
+from satlib.training import caption_loss
+
+SMALL = race.Sizes(3, 2, 14, 12, 7, 6, 8, vocab_size=20, shortest=2, longest=6)
+
+
+@pytest.mark.parametrize("side", [14, 4])
+def test_every_form_gives_the_same_loss_and_gradients(side):
+    sizes = replace(SMALL, side=side)
+    decoder, cells, *captions = race.example(sizes)
+    decoder.eval()
+    forms = race.forms_of_forward(decoder, cells)
+    if side != 14:  # without pooling there are no savings between
+        forms = {name: forms[name] for name in (*forms,)[:1] + (*forms,)[-1:]}
+    results = []
+    for forward in forms.values():
+        loss, _ = caption_loss(forward(*captions))
+        results.append((loss, *torch.autograd.grad(loss, list(decoder.parameters()))))
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("end", [-1e9, 0.5, 3.0])
+def test_both_searches_find_the_same_captions(end):
+    sizes = replace(SMALL, images=6, vocab_size=30)
+    decoder, cells, word_map = race.search_example(sizes)
+    with torch.no_grad():
+        decoder.fc.bias[word_map["<end>"]] = end
+    ours = [h[0].words for h in beam_search(decoder, cells, word_map, 4, 9)]
+    search = partial(race.textbook_search, decoder)
+    assert ours == [search(r, word_map, 4, 9) for r in decoder.pool @ cells]
+    if end > 0:
+        assert any(len(words) < 9 for words in ours)
+
+
+def test_the_arithmetic_counted_is_that_of_pytorch():
+    decoder, cells, captions, lengths = race.example(replace(SMALL, per_image=1))
+    batch_sizes = pack(captions, lengths).batch_sizes
+    shapes = race.products(replace(SMALL, per_image=1), batch_sizes)
+    counted = sum(2 * n * m * k * o for n, m, k, o in shapes)
+    with FlopCounterMode(display=False) as flops:
+        caption_loss(decoder(cells, captions, lengths))[0].backward()
+    assert counted == pytest.approx(flops.get_total_flops(), rel=0.03)
+
+
+def test_a_step_trains_in_every_form():
+    decoder, cells, *captions = race.example(SMALL)
+    optimizer = race.adam(decoder)
+    for forward in race.forms_of_forward(decoder, cells).values():
+        before = decoder.fc.weight.detach().clone()
+        race.training_step(forward, optimizer, *captions)
+        assert not torch.equal(before, decoder.fc.weight)
+
+
+def test_ratios_are_taken_round_by_round():
+    times = {"slow": [4.0, 9.0, 10.0], "fast": [2.0, 3.0, 1.0]}
+    assert race.ratios(times, "slow", "fast") == (3.0, 2.0, 10.0)
+
+
+def test_the_first_round_is_not_counted():
+    calls = []
+    times = race.compare({"a": partial(calls.append, 1)}, repeats=3)
+    assert len(calls) == 4 and len(times["a"]) == 3
+
+
+def test_peak_memory_counts_what_lives_together():
+    def one_after_the_other():
+        for _ in range(3):
+            torch.empty(2**20)
+
+    def together():
+        return [torch.empty(2**20) for _ in range(3)]
+
+    assert speed.peak_memory(one_after_the_other) == pytest.approx(4 * 2**20, rel=0.01)
+    assert speed.peak_memory(together) == pytest.approx(12 * 2**20, rel=0.01)
+
+
+def test_an_epoch_of_both_kinds_meets_every_caption(tmp_path, monkeypatch):
+    encoder = build_encoder("efficientnet_lite0", pretrained=False)
+    images, cells = speed.epoch_data(tmp_path, encoder, "few", count=10)
+    decoder, *_ = race.example(replace(SMALL, encoder_dim=1280))
+    met = []
+    monkeypatch.setattr(race, "training_step", lambda f, o, c, n: met.append(len(c)))
+    speed.textbook_epoch(decoder, None, encoder, images)
+    assert sum(met) == 5 * len(images) == 5 * len(cells) > 0
+    assert cells[0][0].shape == (64, 1280)
+
+
+def test_results_say_how_they_came_about(tmp_path, monkeypatch):
+    monkeypatch.setattr(configuration, "RESULTS", tmp_path / "results")
+    configuration.keep_results("x", "python -m x", 7, figure=[1.5])
+    kept = configuration.read_results("x")
+    assert kept["command"] == "python -m x" and kept["seed"] == 7
+    assert kept["figure"] == [1.5] and "threads" in kept["machine"]
+
+
+def test_the_table_reads_what_was_kept():
+    found = configuration.read_results("speed")
+    rows = speed.table(found)
+    assert len(rows) == 7
+    step = np.median(
+        np.divide(
+            found["training"]["textbook"], found["training"]["gradients once, in cache"]
+        )
+    )
+    assert rows[0][1] == pytest.approx(step)

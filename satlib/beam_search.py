@@ -69,9 +69,9 @@ def survivors(totals, log_probs, beam_size):
     the parents and the proposals' places among the N, (B, K) each, the best first.
     """
     sums = totals.unsqueeze(-1) + log_probs
-    count, proposals = sums.shape[1:]
-    best = sums.flatten(1).topk(min(beam_size, count * proposals))
-    return best.values, best.indices // proposals, best.indices % proposals
+    beams, places = sums.shape[1:]
+    best = sums.flatten(1).topk(min(beam_size, beams * places))
+    return best.values, best.indices // places, best.indices % places
 
 
 def spread(rows, live, fill):
@@ -111,11 +111,12 @@ def search(decoder, cells, word_map, beam_size, max_length):
         seen = [_follow(beams, parents) for beams in (*likely, *looks)]
         words, chosen = (s.gather(2, places.unsqueeze(2))[..., 0] for s in seen[:2])
         steps.append(Step(parents, words, chosen, *seen))
-        row = spread(torch.arange(len(inputs), device=cells.device), live, 0)
+        row = torch.arange(len(inputs), device=cells.device)  # where each state stands
+        row = _follow(spread(row, live, 0), parents)
         live = (words != pad) & (words != end) & (totals > -torch.inf)
         if not live.any():
             break
-        state = [s[_follow(row, parents)[live]] for s in state]
+        state = [s[row[live]] for s in state]
     return steps, totals
 
 

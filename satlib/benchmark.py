@@ -5,6 +5,7 @@ import gc
 import time
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from statistics import median
 
 import torch
@@ -84,7 +85,7 @@ def partly_saving_forward(savings, decoder, cells, captions, lengths):
     """Compute `Decoder.forward` with some of its savings, for the benchmark only."""
     order, targets, batch_sizes = pack(captions, lengths)
     image, captions = order // (len(captions) // len(cells)), captions[order]
-    attention, pool, stacked = decoder.attention, decoder.pool, savings >= 4
+    attention, pool, stacked = decoder.attention, decoder.pool, savings >= 6
     seen = cells if savings >= 3 else pool @ cells
     keys = attention.keys(seen) if savings >= 2 else seen
     keys, seen = (pool @ keys if savings >= 3 else keys)[image], seen[image]
@@ -111,9 +112,10 @@ def partly_saving_forward(savings, decoder, cells, captions, lengths):
             inputs = torch.cat([words[:b, t], context], dim=1)
             pre = decoder.decode_step.project(inputs, hidden)
         hidden, cell_state = decoder.decode_step.update(pre, cell_state)
-        hiddens.append(hidden)
+        hiddens.append(hidden if stacked else decoder.fc(decoder.dropout(hidden)))
         alphas[:b, t] = alpha
-    scores = decoder.fc(decoder.dropout(torch.cat(hiddens)))
+    scores = torch.cat(hiddens)
+    scores = decoder.fc(decoder.dropout(scores)) if stacked else scores
     return Decoded(scores, targets, alphas, order)
 
 
@@ -121,7 +123,7 @@ SAVINGS = {
     "context as a product": 1,
     "keys once per image": 2,
     "products over cells": 3,
-    "products together": 4,
+    "products together": 6,
 }
 
 
@@ -134,43 +136,37 @@ def forms_of_forward(decoder, cells):
             name: partial(partly_saving_forward, number, decoder, cells)
             for name, number in SAVINGS.items()
         },
-        "gradients once, in cache": partial(decoder, cells),
+        "shared operations": partial(decoder, cells),
     }
-
-
-def training_times(sizes, repeats=5):
-    """Time a training step in all its forms."""
-    decoder, cells, *captions = example(sizes)
-    forms, optimizer = forms_of_forward(decoder, cells), adam(decoder)
-    steps = {
-        name: partial(training_step, forward, optimizer, *captions)
-        for name, forward in forms.items()
-    }
-    return compare(steps, repeats)
 
 
 def products(sizes, batch_sizes):
-    """List the matrix products of a training step as (how many at once, m, k, n)."""
+    """List the matrix products of a training step as (how many at once, r, s, t)."""
     n, k, p = sizes.images, sizes.per_image, sizes.side**2
     a, d, e = sizes.attention_dim, sizes.encoder_dim, sizes.embed_dim
     h, v, w = sizes.decoder_dim, sizes.vocab_size, sum(batch_sizes)
-    c, s = 64 if p == 196 else p, a + d + 4 * h
+    c, of_h = 64 if p == 196 else p, a + d + 4 * h
     found = [(1, n * c, d, a), (1, a, n * c, d)]  # keys, gradient of their weights
     found += [(n, p, c, a), (n, c, p, a)] if c < p else []  # pooling the keys
     found += 2 * [(1, n, d, h), (1, h, n, d)]  # the first state
     found += [(1, w, e, 4 * h), (1, w, 4 * h, e), (1, 4 * h, w, e)]  # words
     found += [(1, w, h, v), (1, w, v, h), (1, v, w, h)]  # word scores
-    found += [(1, s, w, h), (1, 4 * h, w, d)]  # gradients of the shared weights
+    found += [(1, of_h, w, h), (1, 4 * h, w, d)]  # gradients of the shared weights
     for b in batch_sizes:
-        found += [(1, b, h, s), (1, b, s, h)]  # query, gate, recurrent half
+        found += [(1, b, h, of_h), (1, b, of_h, h)]  # query, gate, recurrent half
         found += [(1, b, d, 4 * h), (1, b, 4 * h, d)]  # context's half
         found += [(-(-b // k), k, c, d), (-(-b // k), k, d, c)]  # context
         found += [(1, b, p, c), (1, b, c, p)] if c < p else []  # pooling alpha
     return found
 
 
-def product_times(shapes, repeats=5):
-    """Time the products of a list, one after the other; give the seconds of all."""
+def operations(shapes):
+    """Count the floating-point operations of products."""
+    return sum(2 * prod(shape) for shape in shapes)
+
+
+def only_products(shapes):
+    """Make a function that computes the products of a list and nothing else."""
     pairs = {
         shape: (torch.rand(shape[:3]), torch.rand(shape[0], *shape[2:]))
         for shape in set(shapes)
@@ -181,7 +177,29 @@ def product_times(shapes, repeats=5):
             a, b = pairs[shape]
             torch.mm(a[0], b[0]) if len(a) == 1 else torch.bmm(a, b)
 
-    return compare({"products": multiply}, repeats)["products"]
+    return multiply
+
+
+@torch.no_grad()
+def check_equal(forms, decoder, captions):
+    """Raise AssertionError where the losses of forms differ."""
+    decoder.eval()
+    losses = [caption_loss(forward(*captions))[0] for forward in forms.values()]
+    torch.testing.assert_close(losses, losses[:1] * len(losses), atol=1e-4, rtol=1e-4)
+    decoder.train()
+
+
+def training_times(sizes, repeats=5):
+    """Time a training step in all its forms, and the "products alone" of ours."""
+    decoder, cells, *captions = example(sizes)
+    forms, optimizer = forms_of_forward(decoder, cells), adam(decoder)
+    check_equal(forms, decoder, captions)
+    steps = {
+        name: partial(training_step, forward, optimizer, *captions)
+        for name, forward in forms.items()
+    }
+    shapes = products(sizes, pack(*captions).batch_sizes)
+    return compare(steps | {"products alone": only_products(shapes)}, repeats)
 
 
 @torch.no_grad()

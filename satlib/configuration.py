@@ -218,8 +218,15 @@ def _commit():
     return run.stdout.strip() or None
 
 
+def _processor():
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
 def _machine():
     capability = torch.backends.cpu.get_cpu_capability()
-    where = f"{platform.system()} {platform.machine()}, {capability}"
+    names = [line for line in _processor() if line.startswith("model name")]
+    name = names[0].partition(":")[2].strip() if names else platform.processor()
+    where = f"{platform.system()} {platform.machine()}, {name}, {capability}"
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}{gpu}"

@@ -7,9 +7,7 @@ from typing import NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
-
-CHUNK = 600_000  # numbers that a core's cache holds at once
-FEW = 64  # rows for which a product with a large matrix is faster transposed
+from torch.utils.checkpoint import checkpoint
 
 
 class Shared:
@@ -19,7 +17,7 @@ class Shared:
     """
 
     def __init__(self, *tensors):
-        self.notes = []
+        self.notes = Notes()
         self.originals = [full_precision(tensor) for tensor in tensors]
         self.tensors = _HandOn.apply(self.notes, self.gradients, *self.originals)
 
@@ -28,13 +26,15 @@ class Shared:
         with torch.autocast(x.device.type, enabled=False):
             return step.apply(full_precision(x), self.notes, *others, *self.tensors)
 
-    def plainly(self, formula, x, counts):
-        """Apply a formula to rows x with a copy for each; gradients are PyTorch's."""
-        first, *others = self.originals
-        image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        with torch.autocast(x.device.type, enabled=False):
-            copies = first.index_select(0, image.to(first.device))
-            return formula(full_precision(x), copies, *others)
+
+class Notes(list):
+    """The notes of one backward pass; they are forgotten when it ends."""
+
+    def append(self, note):
+        """Add a note."""
+        if not self:
+            torch.autograd.Variable._execution_engine.queue_callback(self.clear)
+        super().append(note)
 
 
 def full_precision(x):
@@ -53,9 +53,10 @@ class _HandOn(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *_):  # the steps give nothing here: they have left notes
-        gradients = ctx.gradients(ctx.notes, *ctx.saved_tensors)
-        ctx.notes.clear()
-        return None, None, *gradients
+        return None, None, *ctx.gradients(ctx.notes, *ctx.saved_tensors)
+
+
+FEW = 64  # rows for which a product with a large matrix is faster transposed
 
 
 class SharedLinear(Shared):
@@ -87,9 +88,13 @@ class _LinearStep(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
-        ctx.notes.append((x, gradient))
+        if any(ctx.needs_input_grad[1:]):
+            ctx.notes.append((x, gradient))
         of_x = gradient @ weight if ctx.needs_input_grad[0] else None
         return of_x, *[None] * (len(ctx.needs_input_grad) - 1)
+
+
+CHUNK = 600_000  # numbers that a core's cache holds at once
 
 
 class Run(NamedTuple):
@@ -128,7 +133,7 @@ class SharedContext(Shared):
         """Give the sums (R, D) for weights (R, C), `counts` of them for each image."""
         if weights.device.type == "cpu":
             return self.apply(_ContextStep, weights, counts)
-        return self.plainly(_plain_context, weights, counts)
+        return plainly(_plain_context, weights, counts, *self.originals)
 
     @staticmethod
     def gradients(notes, cells):
@@ -158,13 +163,26 @@ class _ContextStep(torch.autograd.Function):
         for run in runs(ctx.counts):
             of_run = cells[run.images].mT
             torch.bmm(run.of(gradient), of_run, out=run.of(of_weights))
-        if ctx.needs_input_grad[3]:
+        if any(ctx.needs_input_grad[1:]):
             ctx.notes.append((ctx.counts, weights, gradient))
         return of_weights, None, None, None
 
 
 def _plain_context(weights, cells):
     return (weights.unsqueeze(1) @ cells).squeeze(1)
+
+
+def plainly(formula, x, counts, shared, *others):
+    """Apply a formula to rows x (R, …) with a copy of each row's part of `shared`."""
+    image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    image = image.to(shared.device)
+
+    def of_rows(x, shared, *others):
+        return formula(x, shared.index_select(0, image), *others)
+
+    with torch.autocast(x.device.type, enabled=False):
+        rows = full_precision(x), shared, *others
+        return checkpoint(of_rows, *rows, use_reentrant=False, preserve_rng_state=False)
 
 
 def by_image(counts, *rows):
@@ -186,7 +204,7 @@ class SharedScores(Shared):
         """Give the scores (R, P) of queries (R, A), `counts` of them for each image."""
         if query.device.type == "cpu":
             return self.apply(_ScoresStep, query, counts)
-        return self.plainly(_plain_scores, query, counts)
+        return plainly(_plain_scores, query, counts, *self.originals)
 
     @staticmethod
     def gradients(notes, keys, v):
@@ -196,11 +214,11 @@ class SharedScores(Shared):
         of_keys, of_v = torch.zeros_like(keys), -(least * m).sum(0)
         passed = torch.empty_like(keys[0])
         images = by_image(counts, least.unsqueeze(1), g.unsqueeze(2))
-        for k, total, *rows in zip(keys, of_keys, *images, strict=True):
+        for own, total, *rows in zip(keys, of_keys, *images, strict=True):
             for least, g in zip(*rows, strict=True):  # (1, A), (P, 1)
-                torch.gt(k, least, out=passed)
+                torch.gt(own, least, out=passed)
                 total.addcmul_(g, passed)  # M
-            of_v += torch.mul(k, total, out=passed).sum(0)
+            of_v += torch.mul(own, total, out=passed).sum(0)
             total *= v
         return of_keys, of_v
 
@@ -210,15 +228,15 @@ def _plain_scores(query, keys, v):
 
 
 def in_cache(counts, keys, least):
-    """Yield each run of rows with its keys (n, 1, P, A), -q (n, k, 1, A) and a buffer.
+    """Yield each run of rows with its keys (n, 1, P, A), -q (n, k, 1, A) and room.
 
-    The buffer (n, k, P, A) is the same memory each time.
+    The room (n, k, P, A) is the same memory each time.
     """
-    size = keys[0].numel()
-    buffer = keys.new_empty(max(CHUNK, max(counts) * size))
+    size = keys.shape[1] * keys.shape[2]
+    buffer = keys.new_empty(max(CHUNK, max(counts, default=0) * size))
     for run in runs(counts, size):
-        n, k = run.shape
-        room = buffer[: n * k * size].view(n, k, *keys.shape[1:])
+        n, each = run.shape
+        room = buffer[: n * each * size].view(n, each, *keys.shape[1:])
         yield run, keys[run.images].unsqueeze(1), run.of(least).unsqueeze(2), room
 
 
@@ -228,8 +246,8 @@ class _ScoresStep(torch.autograd.Function):
         ctx.notes, ctx.counts = notes, counts
         ctx.save_for_backward(query, keys, v)
         scores = query.new_empty(len(query), keys.shape[1])
-        for run, k, least, room in in_cache(counts, keys, -query):
-            torch.maximum(k, least, out=room)
+        for run, own, least, room in in_cache(counts, keys, -query):
+            torch.maximum(own, least, out=room)
             torch.mv(room.view(-1, len(v)), v, out=scores[run.rows].view(-1))
         return scores.add_((query @ v).unsqueeze(1))
 
@@ -238,9 +256,10 @@ class _ScoresStep(torch.autograd.Function):
     def backward(ctx, gradient):
         query, keys, v = ctx.saved_tensors
         m = torch.empty_like(query)
-        for run, k, least, room in in_cache(ctx.counts, keys, -query):
-            torch.gt(k, least, out=room)
+        for run, own, least, room in in_cache(ctx.counts, keys, -query):
+            torch.gt(own, least, out=room)
             of_rows = gradient[run.rows].unsqueeze(1), room.flatten(0, 1)
             torch.bmm(*of_rows, out=m[run.rows].unsqueeze(1))
-        ctx.notes.append((ctx.counts, -query, gradient, m))
+        if any(ctx.needs_input_grad[1:]):
+            ctx.notes.append((ctx.counts, -query, gradient, m))
         return m * v, None, None, None, None

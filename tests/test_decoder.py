@@ -44,12 +44,12 @@ def test_gradients_equal_the_textbook():
     pool = pooling_matrix(3, 4).double()
     decoder = a_decoder(pool, torch.float64)
     cells, captions, lengths = a_batch()
-    cells = cells.double()
+    cells = cells.double().requires_grad_()  # as when the encoder is trained too
 
     def gradients(decoded):
         loss = F.cross_entropy(decoded.scores, decoded.targets)
         loss = loss + (1 - decoded.alphas.sum(1)).square().mean()
-        return torch.autograd.grad(loss, list(decoder.parameters()))
+        return torch.autograd.grad(loss, [cells, *decoder.parameters()])
 
     ours = gradients(decoder(cells, captions, lengths))
     textbook = gradients(textbook_forward(decoder, pool @ cells, captions, lengths))

@@ -2,7 +2,6 @@
 
 import gc
 import weakref
-from functools import partial
 from unittest import mock
 
 import pytest
@@ -117,19 +116,47 @@ def test_the_formulas_for_a_gpu_give_the_same(operation):
     rows = doubles(6, 7, seed=2).requires_grad_()
     if operation == "scores":
         operands = [doubles(4, 5, 7).requires_grad_(), doubles(7).requires_grad_()]
-        ours, formula, plain = SharedScores, shared._plain_scores, plain_scores
+        formula, plain = shared._plain_scores, plain_scores
     else:
         operands = [doubles(4, 7, 3).requires_grad_()]
-        ours, formula, plain = SharedContext, shared._plain_context, plain_context
-    as_on_a_gpu = partial(ours(*operands).plainly, formula)
+        formula, plain = shared._plain_context, plain_context
+
+    def as_on_a_gpu(rows, counts):
+        return shared.plainly(formula, rows, counts, *operands)
+
     check_equal(as_on_a_gpu, plain, rows, counts, operands)
 
 
-def test_frozen_cells_leave_no_notes():
-    context = SharedContext(doubles(2, 5, 4))
-    weights = doubles(3, 5, seed=1).requires_grad_()
-    context(weights, [1, 2]).sum().backward()
-    assert weights.grad is not None and not context.notes
+def an_operation(name, frozen=False):
+    """Give a shared operation on rows (4, 7) and its shared tensors."""
+    if name == "linear":
+        tensors, make = [doubles(5, 7)], SharedLinear
+    elif name == "scores":
+        tensors, make = [doubles(4, 6, 7), doubles(7)], SharedScores
+    else:
+        tensors, make = [doubles(4, 7, 3)], SharedContext
+    tensors = [t.requires_grad_(not frozen) for t in tensors]
+    shared_operation, more = make(*tensors), () if name == "linear" else ([1, 0, 2, 1],)
+    return shared_operation, lambda rows: shared_operation(rows, *more), tensors
+
+
+@pytest.mark.parametrize("name", ["linear", "scores", "context"])
+def test_frozen_tensors_leave_no_notes(name):
+    operation, apply, _ = an_operation(name, frozen=True)
+    rows = doubles(4, 7, seed=1).requires_grad_()
+    apply(rows).sum().backward()
+    assert rows.grad is not None and not operation.notes
+
+
+@pytest.mark.parametrize("name", ["linear", "scores", "context"])
+def test_each_backward_pass_has_notes_of_its_own(name):
+    operation, apply, tensors = an_operation(name)
+    rows = doubles(4, 7, seed=1).requires_grad_()
+    loss = apply(rows).square().sum()
+    expected = torch.autograd.grad(loss, tensors, retain_graph=True)
+    torch.autograd.grad(loss, rows, retain_graph=True)  # of the rows alone
+    assert not operation.notes
+    torch.testing.assert_close(torch.autograd.grad(loss, tensors), expected)
 
 
 def test_it_works_again_after_a_backward_pass():
@@ -140,16 +167,15 @@ def test_it_works_again_after_a_backward_pass():
     torch.testing.assert_close(torch.autograd.grad(loss, weight)[0], first)
 
 
-def test_nothing_is_left_behind_without_the_garbage_collector():
-    keys, v = doubles(4, 6, 7).requires_grad_(), doubles(7).requires_grad_()
+@pytest.mark.parametrize("name", ["linear", "scores", "context"])
+def test_nothing_is_left_behind_without_the_garbage_collector(name):
     gc.collect()
     gc.disable()
     try:
-        scores = SharedScores(keys * 1, v)
-        query = doubles(4, 7, seed=1).requires_grad_()
-        of_two_steps(scores, query, [1, 0, 2, 1]).backward()
-        held = weakref.ref(scores)
-        del scores
+        operation, apply, _ = an_operation(name)
+        apply(doubles(4, 7, seed=1).requires_grad_()).sum().backward()
+        held = weakref.ref(operation)
+        del operation, apply
         assert held() is None
     finally:
         gc.enable()

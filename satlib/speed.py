@@ -25,7 +25,7 @@ from satlib.scenes import write_scenes
 from satlib.training import train
 
 
-def epoch_data(folder, encoder, name, count=45):
+def epoch_data(folder, encoder, name, count=60):
     """Write scenes and their cells as data files; give both kinds of dataset."""
     scenes = write_scenes(folder / "scenes", count)
     files = scenes / "captions.txt", scenes / "images", folder
@@ -37,7 +37,7 @@ def epoch_data(folder, encoder, name, count=45):
 
 def textbook_epoch(decoder, optimizer, encoder, images):
     """Train for one epoch as the textbook does: the encoder runs for each caption."""
-    for rows in torch.randperm(5 * len(images)).split(32):
+    for rows in torch.randperm(5 * len(images)).split(80):
         items = [(*images[row // 5], row % 5) for row in rows.tolist()]
         pictures = torch.stack([picture for picture, *_ in items])
         captions = torch.stack([texts[k] for _, texts, _, k in items])
@@ -55,7 +55,7 @@ def epoch_times(sizes, encoder_name="efficientnet_b4", repeats=5):
     encoder = build_encoder(encoder_name, pretrained=False)
 
     def ours():
-        loader = batches(cells, 6, seed=0)
+        loader = batches(cells, 16, seed=0)
         with redirect_stdout(io.StringIO()):
             train(loader, None, decoder, None, optimizer, epoch=1)
 
@@ -171,7 +171,7 @@ def measure(sizes, images=100, photographs=1000, repeats=5):
     return {
         "training": race.training_times(sizes, repeats),
         "limit": limit(sizes),
-        "five": race.training_times(replace(sizes, per_image=5), repeats),
+        "five": race.training_times(replace(sizes, per_image=5), repeats=3),
         "search": race.search_times(replace(sizes, images=images), repeats=repeats),
         "epoch": epoch_times(sizes, repeats=repeats),
         "files": file_times(photographs, repeats),

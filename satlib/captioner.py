@@ -103,7 +103,7 @@ def load_captioner(path=None):
     checkpoint = load_checkpoint(path)
     config = SimpleNamespace(**checkpoint["config"])
     tuned = "encoder" in checkpoint
-    encoder = build_encoder(config.encoder, not tuned, config.image_size)
+    encoder = build_encoder(config.encoder, not tuned, config.image_size, config.stage)
     if tuned:
         encoder.load_state_dict(checkpoint["encoder"])
     decoder = build_decoder(config, checkpoint["word_map"], encoder)

@@ -17,6 +17,16 @@ import torch
 import satlib
 from satlib.photographs import replacing
 
+STAGED = "efficientnet_lite0", "efficientnet_b4"  # networks that have stages
+SCENES = {"stage": 5, "image_size": 224, "alpha_c": 0.0}
+PHOTOGRAPHS = {"stage": 8, "image_size": 256, "alpha_c": 1.0}
+
+
+def usual(dataset, encoder):
+    """Give the stage, image_size and alpha_c that are usual for a data set."""
+    values = SCENES if dataset == "scenes" else PHOTOGRAPHS
+    return values if encoder in STAGED else values | {"stage": 8}
+
 
 def number(default, least, most=float("inf")):
     """A field of `Config` for a number from `least` to `most`."""
@@ -29,7 +39,8 @@ class Config:
 
     For photographs, `captions` is a caption file, `images` a folder, and `splits` the
     official lists (a folder or file) or None for a random split. The data set "scenes"
-    is drawn, `scenes` pictures of it, and needs none of these.
+    is drawn, `scenes` pictures of it, and needs none of these. `stage`, `image_size`
+    and `alpha_c` are by default what is `usual`.
     """
 
     dataset: str = "scenes"
@@ -41,17 +52,20 @@ class Config:
     on_error: str = "raise"  # or "skip": leave out photographs that are broken
     min_freq: int = number(5, 0)  # a word stays if it occurs more often
     encoder: str = "efficientnet_lite0"
+    stage: int | None = number(None, 1, 8)  # of the encoder; 8 is the last grid
     fine_tune: bool = False  # train the encoder's later blocks as well
-    image_size: int = number(256, 32, 2048)  # pixels
+    image_size: int | None = number(None, 32, 2048)  # pixels
     attention_dim: int = number(128, 1)
     embed_dim: int = number(128, 1)
     decoder_dim: int = number(256, 1)
     dropout: float = number(0.5, 0, 0.99)
-    epochs: int = number(6, 1)  # at most
+    epochs: int = number(8, 1)  # at most, on words
+    self_critical_epochs: int = number(0, 0)  # after these, on CIDEr-D
     batch_size: int = number(8, 1)  # images, each with all its captions
     decoder_lr: float = number(1.5e-3, 1e-9, 10)
     encoder_lr: float = number(1e-4, 1e-9, 10)
-    alpha_c: float = number(1.0, 0)  # weight of the attention penalty
+    self_critical_lr: float = number(1e-4, 1e-9, 10)
+    alpha_c: float | None = number(None, 0)  # weight of the attention penalty
     grad_clip: float = number(5.0, 1e-6)
     decay_after: int = number(8, 1)  # epochs without progress before decay
     decay_factor: float = number(0.8, 0.01, 0.99)
@@ -62,6 +76,9 @@ class Config:
     output: str | None = None  # folder of the run; by default one under data/runs
 
     def __post_init__(self):
+        for name, value in usual(self.dataset, self.encoder).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         for choice in fields(self):
             _check_kind(choice, getattr(self, choice.name))
             _check_number(choice, getattr(self, choice.name))
@@ -78,10 +95,10 @@ def _check_kind(choice, value):
 def _check_number(choice, value):
     if "least" not in choice.metadata or (value is None and choice.default is None):
         return
-    kinds = (int, float) if choice.type is float else int
+    real = choice.type in (float, float | None)
     least, most = choice.metadata["least"], choice.metadata["most"]
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        what = "a number" if choice.type is float else "a whole number"
+    if isinstance(value, bool) or not isinstance(value, (int, float) if real else int):
+        what = "a number" if real else "a whole number"
         raise ValueError(f"{choice.name} must be {what}, not {value!r}")
     if not least <= value <= most:
         raise ValueError(f"{choice.name}={value}: must lie between {least} and {most}")
@@ -93,7 +110,9 @@ def _check_data(config):
         raise ValueError("dataset='scenes' is drawn: name yours with another dataset=…")
     if config.dataset != "scenes" and len(given) < 2:
         raise ValueError(f"dataset={config.dataset!r} needs captions=… and images=…")
-    named = config.encoder in ("efficientnet_lite0", "efficientnet_b4")
+    named = config.encoder in STAGED
+    if not named and config.stage != 8:
+        raise ValueError(f"stage={config.stage}: only {' and '.join(STAGED)} have any")
     if not named and not timm.is_model(config.encoder):
         raise ValueError(
             f"encoder={config.encoder!r} is not known: take efficientnet_lite0, "
@@ -126,12 +145,13 @@ def config_from(namespace, besides=()):
 
 
 DATA_CHOICES = ["dataset", "captions", "images", "splits", "scenes", "max_images"]
-DATA_CHOICES += ["on_error", "min_freq", "encoder", "image_size", "seed"]
-FREE_CHOICES = ["epochs", "stop_after", "beam_size", "workers", "output"]
-ROOMS = ["attention", "beam_search", "bleu", "captions", "dataset", "decoder"]
-ROOMS += ["encoder", "features", "fit", "initialization", "lstm", "photographs"]
-ROOMS += ["scenes", "session", "shared", "stickers", "storybook", "training"]
-ROOMS += ["validation"]
+DATA_CHOICES += ["on_error", "min_freq", "encoder", "stage", "image_size", "seed"]
+FREE_CHOICES = ["epochs", "self_critical_epochs", "stop_after", "beam_size"]
+FREE_CHOICES += ["workers", "output"]
+ROOMS = ["attention", "backbone", "beam_search", "bleu", "captions", "dataset"]
+ROOMS += ["decoder", "encoder", "features", "fit", "initialization", "lstm"]
+ROOMS += ["photographs", "scenes", "self_critical", "session", "shared", "stickers"]
+ROOMS += ["storybook", "training", "validation"]
 ROOT = Path(satlib.__file__).resolve().parent
 
 

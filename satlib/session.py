@@ -4,6 +4,8 @@
 from dataclasses import asdict
 
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from satlib.decoder import Decoder
 
@@ -28,6 +30,11 @@ def choose_device():
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def moving_average(average, weights, count):
+    """Move an average of weights towards the weights: equation (moving-average)."""
+    return average + max(0.002, 9 / (count + 10)) * (weights - average)
+
+
 def _adam(model, rate):
     opened = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.Adam(opened, rate, fused=True)
@@ -41,19 +48,33 @@ class Session:
         self.config, self.word_map, self.history = config, word_map, []
         self.device, self.encoder = device, encoder.to(device)
         self.decoder = build_decoder(config, word_map, encoder).to(device)
-        self.decoder_optimizer = _adam(self.decoder, config.decoder_lr)
+        self.learner = nn.ModuleDict({"decoder": self.decoder})
         self.encoder_optimizer = None
         if config.fine_tune:
-            self.encoder.fine_tune()
+            self.learner["encoder"] = self.encoder.fine_tune()
             self.encoder_optimizer = _adam(encoder, config.encoder_lr)
-        self.optimizers = [self.encoder_optimizer, self.decoder_optimizer]
+        self.start(config.decoder_lr)
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+
+    def start(self, rate):
+        """Begin to learn with the weights as they are: a new average and optimiser."""
+        self.average = AveragedModel(self.learner, avg_fn=moving_average)
+        self.decoder_optimizer = _adam(self.decoder, rate)
+        self.optimizers = [self.encoder_optimizer, self.decoder_optimizer]
+
+    def follow(self):
+        """Let the average follow the weights, after each step."""
+        self.average.update_parameters(self.learner)
+
+    def averaged(self):
+        """Give the averaged encoder (None if it is frozen) and the averaged decoder."""
+        models = dict(self.average.module.items())
+        return models.get("encoder"), models["decoder"]
 
     def parts(self):
         """Name everything that has a state_dict and changes while training."""
-        names = ["decoder", "decoder_optimizer", "scaler"]
-        if self.config.fine_tune:
-            names += ["encoder", "encoder_optimizer"]
+        names = ["learner", "average", "decoder_optimizer", "scaler"]
+        names += ["encoder_optimizer"] if self.config.fine_tune else []
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -62,8 +83,9 @@ class Session:
         return self.decoder_optimizer.param_groups[0]["lr"]
 
     def checkpoint(self):
-        """Give the session as plain data."""
-        return {name: part.state_dict() for name, part in self.parts().items()} | {
+        """Give the session as plain data; `decoder` and `encoder` are the averages."""
+        parts = self.parts() | dict(self.average.module.items())
+        return {name: part.state_dict() for name, part in parts.items()} | {
             "config": asdict(self.config),
             "word_map": self.word_map,
             "history": self.history,

@@ -76,12 +76,14 @@ def train(
     grad_clip=5.0,
     print_freq=100,
     scaler=None,
+    after_step=None,
 ):
     """Train for one epoch; give its mean loss per word, top-5 accuracy and times.
 
     `loader` gives batches of cells (B, C, D), or of images (B, 3, S, S) where there is
     an `encoder`, with captions (k·B, L) and lengths (k·B,). `encoder_optimizer` is None
-    unless the encoder is fine-tuned. Prints a line every `print_freq` iterations.
+    unless the encoder is fine-tuned. Prints a line every `print_freq` iterations, and
+    calls `after_step` after each.
     """
     decoder.train()
     device = next(decoder.parameters()).device
@@ -95,7 +97,7 @@ def train(
         with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
             decoded = decoder(encode(encoder, batch[0]), *batch[1:])
             loss, word_loss = caption_loss(decoded, alpha_c)
-        _update(loss, optimizers, grad_clip, scaler)
+        update_weights(loss, optimizers, grad_clip, scaler, after_step)
         words = len(decoded.targets)
         meters["loss"].update(word_loss.item(), words)
         meters["top5"].update(accuracy(decoded.scores, decoded.targets), words)
@@ -111,7 +113,8 @@ def encode(encoder, images):
     return images.float() if encoder is None else encoder(images)
 
 
-def _update(loss, optimizers, grad_clip, scaler):
+def update_weights(loss, optimizers, grad_clip, scaler, after_step=None):
+    """Go backward from the loss, clip the gradients, and take a step."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()
@@ -120,6 +123,8 @@ def _update(loss, optimizers, grad_clip, scaler):
         clip_gradient(optimizer, grad_clip)
         scaler.step(optimizer)
     scaler.update()
+    if after_step:
+        after_step()
 
 
 def progress_line(epoch, iteration, iterations, meters):

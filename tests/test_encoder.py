@@ -12,14 +12,9 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 from torch import nn
 
-from satlib import encoder as module
-from satlib.encoder import (
-    build_encoder,
-    fold_batch_norm,
-    lite0_backbone,
-    other_backbone,
-    pooling_matrix,
-)
+from satlib import backbone as module
+from satlib.backbone import fold_batch_norm, lite0_backbone, other_backbone
+from satlib.encoder import build_encoder, pooling_matrix
 
 
 @pytest.fixture(scope="module")
@@ -293,3 +288,34 @@ def test_a_network_without_a_grid_is_refused():
 def test_a_tiny_image_size_is_refused():
     with pytest.raises(ValueError, match="image_size is 16"):
         small("resnet18", 16)
+
+
+def test_a_stage_gives_local_cells_of_about_unit_spread(hopper):
+    encoder = build_encoder(image_size=224, stage=5)
+    assert encoder.encoder_dim == 112 and encoder.pool is None
+    picture = nn.functional.interpolate(hopper.float(), (224, 224)).byte()
+    with torch.no_grad():
+        cells = encoder(picture)[0]
+        whole = lite0_backbone()
+        maps = whole.bn1(whole.conv_stem((picture / 255 - 0.5) / 0.5))
+        for stage in whole.blocks[:5]:
+            maps = stage(maps)
+    raw = maps[0].flatten(1).T  # (196, 112)
+    norms = [block.bn3 for block in whole.blocks[4]]
+    mean = sum(norm.bias for norm in norms)
+    spread = sum(norm.weight.square() for norm in norms).sqrt()
+    assert torch.allclose(cells, (raw - mean) / spread, atol=1e-3)
+    assert 0.5 < cells.std(0).median() < 2 and raw.std() > 4
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [("resnet18", 5), ("efficientnet_lite0", 0)]
+)
+def test_a_stage_that_is_not_there_is_refused(name, stage):
+    with pytest.raises(ValueError, match=f"stage={stage} of {name}"):
+        build_encoder(name, pretrained=False, image_size=64, stage=stage)
+
+
+def test_stages_of_the_large_network():
+    encoder = build_encoder("efficientnet_b4", False, image_size=64, stage=5)
+    assert encoder(noise())[0].shape == (16, 160)

@@ -28,7 +28,8 @@ kernelspec:
 ROOMS = {
     "tangle": "",
     "figures": "",
-    "encoder": "figures",
+    "backbone": "",
+    "encoder": "backbone",
     "attention": "figures",
     "lstm": "figures",
     "initialization": "figures",
@@ -44,6 +45,7 @@ ROOMS = {
     "training": "decoder features",
     "bleu": "",
     "beam_search": "decoder",
+    "self_critical": "training bleu beam_search",
     "validation": "decoder training bleu beam_search",
     "configuration": "photographs",
     "session": "decoder configuration",

@@ -1,0 +1,159 @@
+# Written by `python -m satlib.tangle` from chapters/self_critical.md: edit that.
+"""Self-critical training: the model's own captions, weighed by their CIDEr-D."""
+
+import time
+from collections import Counter
+from math import exp, log, sqrt
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from satlib.beam_search import speakable
+from satlib.bleu import ngrams
+from satlib.training import AverageMeter, encode, update_weights
+
+ORDERS = range(1, 5)  # of the n-grams
+
+
+def said(row):
+    """Give the ids of a row that the model has to say: no `<start>`, no padding."""
+    return [word for word in row[1:] if word]
+
+
+class CiderReward:
+    """CIDEr-D (Vedantam et al. 2015) of captions of word ids, `<end>` included.
+
+    `captions` (N, k, L) are the rows of a training split; they weigh the n-grams.
+    """
+
+    def __init__(self, captions):
+        images = Counter()  # how many images' captions hold an n-gram
+        for rows in captions.tolist():
+            grams = (ngrams(said(row), n) for row in rows for n in ORDERS)
+            images.update(set().union(*grams))
+        self.unseen = log(len(captions))
+        self.weights = {g: self.unseen - log(d) for g, d in images.items()}
+
+    def vectors(self, words):
+        """Give the weighted n-grams of a caption and their norm, for n = 1 to 4."""
+        result = []
+        for n in ORDERS:
+            counts = ngrams(words, n).items()
+            vector = {g: c * self.weights.get(g, self.unseen) for g, c in counts}
+            result.append((vector, sqrt(sum(v * v for v in vector.values()))))
+        return result
+
+    def __call__(self, references, captions):
+        """Reward captions (B, s, L) of images with references (B, k, L): (B, s)."""
+        rewards = []
+        for true, own in zip(references.tolist(), captions.tolist(), strict=True):
+            people = [(self.vectors(said(row)), len(said(row))) for row in true]
+            model = [(self.vectors(said(row)), len(said(row))) for row in own]
+            closeness = [[similarity(m, p) for p in people] for m in model]
+            rewards.append([10 * sum(row) / len(row) for row in closeness])
+        return torch.tensor(rewards, device=captions.device)
+
+
+def similarity(caption, reference):
+    """Give the mean over n of equation (eq-cider), for one reference, without the 10.
+
+    Both are pairs of `CiderReward.vectors` and a number of words.
+    """
+    (own, words), (true, others), total = caption, reference, 0.0
+    for (y, y_norm), (r, r_norm) in zip(own, true, strict=True):
+        if y_norm and r_norm:
+            shared = sum(min(v, r[g]) * r[g] for g, v in y.items() if g in r)
+            total += shared / (y_norm * r_norm)
+    return total / len(own) * exp(-((words - others) ** 2) / (2 * 6**2))
+
+
+@torch.no_grad()
+def draw_captions(decoder, cells, word_map, count, max_length=50):
+    """Draw `count` captions for each image with cells (B, C, D).
+
+    Gives rows of ids (count·B, L), which begin with `<start>`, and their lengths.
+    """
+    memory = decoder.remember(cells)
+    state = [s.repeat_interleave(count, 0) for s in decoder.start(cells)]
+    words = torch.full((len(cells) * count,), word_map["<start>"], device=cells.device)
+    rows = words.new_full((len(words), max_length + 2), word_map["<pad>"])
+    rows[:, 0] = words
+    live = torch.ones_like(words, dtype=torch.bool)
+    for t in range(max_length):
+        counts = live.view(-1, count).sum(1).tolist()
+        inputs = decoder.word_inputs(words, memory)
+        *state, _, _ = decoder.step(inputs, *state, memory, counts)
+        chances = speakable(decoder.fc(state[0]), word_map, t == 0).exp()
+        words = rows[live, t + 1] = chances.multinomial(1).squeeze(1)
+        stay = words != word_map["<end>"]
+        live[live.clone()] = stay
+        words, *state = (r[stay] for r in (words, *state))
+        if not live.any():
+            break
+    rows[live, max_length + 1] = word_map["<end>"]
+    lengths = (rows != word_map["<pad>"]).sum(1)
+    return rows[:, : lengths.max()], lengths
+
+
+def advantages(rewards):
+    """Give each reward (B, s) minus the mean of the image's others, as (B·s,)."""
+    others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
+    return (rewards - others).flatten()
+
+
+def reward_loss(decoded, lengths, advantage):
+    """Give the loss whose gradient is minus that of the expected reward, per word.
+
+    `decoded` is of captions (s·B, L) with `lengths` and `advantage` (s·B,): equation
+    (reinforce), Rennie et al. 2017.
+    """
+    steps = (lengths - 1)[decoded.order].cpu()
+    rows = advantage[decoded.order].unsqueeze(1).expand(-1, int(steps.max()))
+    weights = pack_padded_sequence(rows, steps, batch_first=True).data
+    losses = F.cross_entropy(decoded.scores, decoded.targets, reduction="none")
+    return (weights * losses).mean()
+
+
+def train_on_reward(
+    loader,
+    encoder,
+    decoder,
+    encoder_optimizer,
+    decoder_optimizer,
+    epoch,
+    reward,
+    word_map,
+    count=5,
+    grad_clip=5.0,
+    print_freq=100,
+    scaler=None,
+    after_step=None,
+):
+    """Train for one epoch on the `reward` of `count` drawn captions for each image.
+
+    Takes what `train` takes; gives the mean reward and the times.
+    """
+    decoder.eval()
+    device = next(decoder.parameters()).device
+    scaler = scaler or torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+    optimizers = [o for o in (encoder_optimizer, decoder_optimizer) if o is not None]
+    meters = {name: AverageMeter() for name in ("reward", "batch_time", "data_time")}
+    start = time.perf_counter()
+    for iteration, batch in enumerate(loader, 1):
+        images, true, _ = (tensor.to(device, non_blocking=True) for tensor in batch)
+        meters["data_time"].update(time.perf_counter() - start)
+        with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
+            cells = encode(encoder, images)
+            rows, lengths = draw_captions(decoder, cells, word_map, count)
+            decoded = decoder(cells, rows, lengths)
+        rewards = reward(*(r.unflatten(0, (len(images), -1)) for r in (true, rows)))
+        loss = reward_loss(decoded, lengths, advantages(rewards))
+        update_weights(loss, optimizers, grad_clip, scaler, after_step)
+        meters["reward"].update(rewards.mean().item(), len(images))
+        meters["batch_time"].update(time.perf_counter() - start)
+        if iteration % print_freq == 0 or iteration == len(loader):
+            line = "  ".join(f"{name} {m.avg:.3f}" for name, m in meters.items())
+            print(f"epoch {epoch} [{iteration}/{len(loader)}]  {line}", flush=True)
+        start = time.perf_counter()
+    return {name: meter.avg for name, meter in meters.items()}

@@ -66,6 +66,12 @@ class Captioner:
         self.word_map, self.image_size = word_map, image_size
 
     @torch.inference_mode()
+    def look(self, images):
+        """Give the cells (B, C, D) of photographs."""
+        pictures = [load_photograph(image, self.image_size) for image in images]
+        return self.encoder(torch.from_numpy(np.stack(pictures)).to(self.device))
+
+    @torch.inference_mode()
     def caption(self, images, beam_size=5, batch_size=16):
         """Caption a list of photographs; give a list of `Caption`.
 
@@ -78,12 +84,7 @@ class Captioner:
         words = {number: word for word, number in self.word_map.items()}
         captions, starts = [], range(0, len(images), batch_size)
         for start in progress(starts, len(starts), "captions"):
-            pictures = [
-                load_photograph(image, self.image_size)
-                for image in images[start : start + batch_size]
-            ]
-            batch = torch.from_numpy(np.stack(pictures)).to(self.device)
-            cells = self.encoder(batch)
+            cells = self.look(images[start : start + batch_size])
             found = beam_search(self.decoder, cells, self.word_map, beam_size)
             captions += [caption_from(hypotheses, words) for hypotheses in found]
         return captions

@@ -136,28 +136,30 @@ def next_lesson(config, history):
     return None
 
 
+def _teach(session, lesson, dataset, epoch):
+    config = session.config
+    loader = batches(dataset, config.batch_size, config.seed + epoch, config.workers)
+    encoder = session.encoder if config.fine_tune else None
+    what = loader, encoder, session.decoder, *session.optimizers, epoch
+    settings = {"grad_clip": config.grad_clip, "scaler": session.scaler}
+    settings["after_step"] = session.follow
+    if lesson == "words":
+        return train(*what, alpha_c=config.alpha_c, **settings)
+    reward = CiderReward(dataset.captions)
+    return train_on_reward(*what, reward, session.word_map, **settings)
+
+
 def _run_epoch(session, lesson, datasets, references):
     config, epoch, start = session.config, len(session.history) + 1, time.perf_counter()
     since = epochs_since_best(session.history)
     if since and since % config.decay_after == 0:
         for optimizer in filter(None, session.optimizers):
             adjust_learning_rate(optimizer, config.decay_factor)
-    size, workers = config.batch_size, config.workers
-    training = batches(datasets[0], size, config.seed + epoch, workers)
-    encoder = session.encoder if config.fine_tune else None
-    models, word_map = (encoder, session.decoder), session.word_map
-    settings = {"grad_clip": config.grad_clip, "scaler": session.scaler}
-    settings["after_step"] = session.follow
-    if lesson == "words":
-        learn, settings["alpha_c"] = train, config.alpha_c
-    else:
-        learn, settings["word_map"] = train_on_reward, word_map
-        settings["reward"] = CiderReward(datasets[0].captions)
-    measured = learn(training, *models, *session.optimizers, epoch, **settings)
-    validation = batches(datasets[1], size, workers=workers)
+    measured = _teach(session, lesson, datasets[0], epoch)
+    validation = batches(datasets[1], config.batch_size, workers=config.workers)
     row = {"epoch": epoch, "learning_rate": session.learning_rate}
     row |= {f"train_{name}": value for name, value in measured.items()}
-    row |= validate(validation, *session.averaged(), word_map, references)
+    row |= validate(validation, *session.averaged(), session.word_map, references)
     session.history.append(row | {"seconds": time.perf_counter() - start})
     print(validation_line(row), flush=True)
 

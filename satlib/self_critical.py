@@ -77,8 +77,7 @@ def draw_captions(decoder, cells, word_map, count, max_length=50):
     memory = decoder.remember(cells)
     state = [s.repeat_interleave(count, 0) for s in decoder.start(cells)]
     words = torch.full((len(cells) * count,), word_map["<start>"], device=cells.device)
-    rows = words.new_full((len(words), max_length + 2), word_map["<pad>"])
-    rows[:, 0] = words
+    rows = F.pad(words.unsqueeze(1), (0, max_length + 1), value=word_map["<pad>"])
     live = torch.ones_like(words, dtype=torch.bool)
     for t in range(max_length):
         counts = live.view(-1, count).sum(1).tolist()
@@ -86,8 +85,7 @@ def draw_captions(decoder, cells, word_map, count, max_length=50):
         *state, _, _ = decoder.step(inputs, *state, memory, counts)
         chances = speakable(decoder.fc(state[0]), word_map, t == 0).exp()
         words = rows[live, t + 1] = chances.multinomial(1).squeeze(1)
-        stay = words != word_map["<end>"]
-        live[live.clone()] = stay
+        live[live.clone()] = stay = words != word_map["<end>"]
         words, *state = (r[stay] for r in (words, *state))
         if not live.any():
             break

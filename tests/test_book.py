@@ -57,7 +57,7 @@ def roles(name, text):
 
 
 WHOLE = "create_input_files|partly_saving_forward|search|textbook_search|train|"
-WHOLE += "validate|write_images"  # functions that read best whole
+WHOLE += "train_on_reward|validate|write_images"  # functions that read best whole
 
 
 def code_lines(source):

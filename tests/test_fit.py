@@ -18,7 +18,8 @@ from satlib.configuration import Config, load_checkpoint
 from satlib.decoder import Decoder
 from satlib.encoder import build_encoder
 from satlib.explorer import attention_figure, explore
-from satlib.fit import epochs_since_best, fit, split_photographs
+from satlib.fit import epochs_since_best, fit, next_lesson, split_photographs
+from satlib.session import Session
 from satlib.validation import teacher_forced_words, validate
 
 
@@ -161,6 +162,49 @@ def test_fine_tuning_changes_the_encoder_and_resumes(world, tmp_path):
     plain = build_encoder(image_size=64).state_dict()
     changed = [name for name in plain if not torch.equal(plain[name], tuned[name])]
     assert changed and len(changed) < len(plain)
+
+
+def test_self_critical_epochs_follow_the_words_and_resume(world, tmp_path):
+    choices = {"self_critical_lr": 1e-3, "epochs": 2}
+    config = a_config(world, tmp_path / "a", self_critical_epochs=2, **choices)
+    whole = fit(config)
+    lessons = ["train_loss" in row for row in whole.history]
+    assert lessons == [True, True, False, False]
+    assert [row["learning_rate"] for row in whole.history] == [0.03] * 2 + [1e-3] * 2
+    for count in (0, 1, 2):
+        parts = a_config(world, tmp_path / "b", self_critical_epochs=count, **choices)
+        resumed = fit(parts)
+    timeless = [
+        [
+            {k: v for k, v in row.items() if "time" not in k and k != "seconds"}
+            for row in r
+        ]
+        for r in (whole.history, resumed.history)
+    ]
+    assert timeless[0] == timeless[1]
+    more = replace(config, epochs=9)  # no words after the reward
+    assert next_lesson(more, whole.history) is None
+
+
+def test_the_average_follows_the_weights():
+    session = Session(
+        Config(decoder_dim=8, attention_dim=8, embed_dim=8),
+        build_encoder(image_size=64, stage=5),
+        {w: i for i, w in enumerate(WORDS)},
+        torch.device("cpu"),
+    )
+    weight, expected = session.decoder.fc.bias, None
+    for count in range(30):
+        with torch.no_grad():
+            weight.copy_(torch.randn_like(weight))
+        session.follow()
+        share = 1 if count == 0 else max(0.002, 9 / (count + 10))
+        before = weight if count == 0 else expected
+        expected = (before + share * (weight - before)).detach().clone()
+    assert torch.allclose(session.averaged()[1].fc.bias, expected, atol=1e-6)
+    assert torch.equal(
+        session.checkpoint()["decoder"]["fc.bias"], session.averaged()[1].fc.bias
+    )
 
 
 def test_both_bleu_scores_by_nltk():

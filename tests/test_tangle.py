@@ -52,7 +52,7 @@ ROOMS = {
     "fit": "above",
     "captioner": "above",
     "explorer": "figures photographs captioner",
-    "grounding": "scenes captioner",
+    "grounding": "above",
     "benchmark": "above",
     "speed": "above",
     "scale": "above",

@@ -1,0 +1,275 @@
+# Written by `python -m satlib.tangle` from chapters/grounding.md: edit that.
+"""Grading attention: does it look at what it names, and does the look matter?"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from satlib.bleu import corpus_bleu
+from satlib.captioner import Captioner, load_captioner
+from satlib.configuration import Config, folders, keep_results
+from satlib.dataset import file_path, read_file
+from satlib.encoder import build_encoder
+from satlib.features import CaptionDataset, batches, cache_features
+from satlib.fit import fit, split_photographs, write_data
+from satlib.photographs import write_json
+from satlib.scenes import colour_accuracy, draw, load_scenes, named_objects
+from satlib.session import Session, choose_device
+from satlib.training import train
+
+
+def unseen_scenes(config):
+    """Give the scenes of a run's test split."""
+    paths, _ = split_photographs(config, "TEST")
+    drawn = load_scenes(paths[0].parents[1])  # in the order of the file names
+    return [drawn[int(path.stem.split("_")[1])] for path in paths]
+
+
+def mark_cells(mask, side=14):
+    """Mark the cells of a grid that a mask (rows, columns) overlaps: (side, side)."""
+    mask = torch.from_numpy(np.asarray(mask, dtype=np.float32))
+    return F.adaptive_max_pool2d(mask[None], side)[0].bool().numpy()
+
+
+PARTS = "adjective", "noun"
+
+
+def named_cells(words, scene, masks):
+    """List (i, kind, cells) for each word i of a caption that names a thing there is.
+
+    `kind` is "adjective" or "noun", `cells` (14, 14) marks the cells of the thing.
+    """
+    found = []
+    for colour, name, *places in named_objects(words):
+        things = list(zip(scene.objects, masks, strict=True))
+        same = [mask for t, mask in things if (t.colour, t.name) == (colour, name)]
+        same = same or [mask for t, mask in things if t.name == name]
+        if same:
+            cells = mark_cells(np.any(same, axis=0))
+            kinds = zip(places, PARTS, strict=True)
+            found += [(i, kind, cells) for i, kind in kinds]
+    return found
+
+
+def grade(alpha, cells):
+    """Give (hit, weight) of a map (14, 14): is its peak in the cells, how much of it?
+
+    Where several cells share the peak, the hit is the part of them that is marked.
+    """
+    peak = alpha == alpha.max()
+    return float(cells[peak].mean()), float(alpha[cells].sum() / alpha.sum())
+
+
+def rivals(alphas, i, rng):
+    """Give maps to compare with that of word i among `alphas` (T, 14, 14), by name."""
+    even, centre = np.ones_like(alphas[i]), np.zeros_like(alphas[i])
+    centre[6:8, 6:8] = 1
+    random = rng.dirichlet(even.flatten()).reshape(even.shape)
+    other = alphas[rng.choice([j for j in range(len(alphas)) if j != i])]
+    return {"another word's": other, "central": centre, "random": random, "even": even}
+
+
+def grade_captions(captions, scenes, seed=28):
+    """Grade the maps of words that name a thing, and their rivals: a list of dicts."""
+    rng, rows = np.random.default_rng(seed), []
+    for caption, scene in zip(captions, scenes, strict=True):
+        for i, kind, cells in named_cells(caption.words, scene, draw(scene)[1]):
+            maps = {"the model's": caption.alphas[i], **rivals(caption.alphas, i, rng)}
+            for name, alpha in maps.items():
+                hit, weight = grade(alpha, cells)
+                rows.append({"map": name, "kind": kind, "hit": hit, "weight": weight})
+    return rows
+
+
+def mean_of(rows, measure, **chosen):
+    """Give the mean of a measure over the rows that have the chosen values."""
+    found = [r[measure] for r in rows if all(r[k] == v for k, v in chosen.items())]
+    return float(np.mean(found))
+
+
+def blank(cells, weights):
+    """Replace the tenth of cells (C, D) with most weight by their mean.
+
+    One row of `weights` (T, C) for each copy: (T, C, D).
+    """
+    count = max(1, round(weights.shape[1] / 10))
+    top = weights.topk(count).indices
+    gone = torch.zeros_like(weights, dtype=torch.bool).scatter_(1, top, True)
+    return torch.where(gone.unsqueeze(2), cells.mean(0), cells)
+
+
+@torch.no_grad()
+def word_probabilities(captioner, cells, words):
+    """Give the probability of word t by image t of T, with cells (T, C, D)."""
+    ids = [captioner.word_map[word] for word in words]
+    row = [captioner.word_map["<start>"], *ids, captioner.word_map["<end>"]]
+    rows = torch.tensor([row] * len(ids), device=cells.device)
+    decoded = captioner.decoder(cells, rows, torch.full((len(ids),), len(row)))
+    scores = decoded.scores.unflatten(0, (len(row) - 1, len(ids)))  # (T + 1, T, V)
+    t = torch.arange(len(ids))
+    return scores.softmax(2)[t, t, ids].cpu().numpy()
+
+
+def lost(captioner, image, caption, generator):
+    """Give the words' probabilities: before, without the attended or a random tenth."""
+    cells = captioner.look([image])[0]
+    weights = torch.from_numpy(caption.alphas).flatten(1)
+    if captioner.decoder.pool is not None:
+        weights = weights @ captioner.decoder.pool.cpu()
+    chance = torch.rand(weights.shape, generator=generator)
+    cases = {"before": cells.expand(len(weights), -1, -1)}
+    cases["attended"] = blank(cells, weights.to(cells.device))
+    cases["random"] = blank(cells, chance.to(cells.device))
+    return {
+        name: word_probabilities(captioner, case, caption.words)
+        for name, case in cases.items()
+    }
+
+
+def deletion(captioner, images, captions, seed=28):
+    """Measure what each word of captions loses without the cells it looked at.
+
+    Gives a dict for each word: whether it `names` a thing of a scene, its probability
+    `before`, without the `attended` tenth of the cells, and without a `random` one.
+    """
+    generator, rows = torch.Generator().manual_seed(seed), []
+    for image, caption in zip(images, captions, strict=True):
+        found = lost(captioner, image, caption, generator)
+        things = {i for thing in named_objects(caption.words) for i in thing[2:]}
+        rows += [
+            {"word": word, "names": t in things}
+            | {case: float(p[t]) for case, p in found.items()}
+            for t, word in enumerate(caption.words)
+        ]
+    return rows
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train on the scenes, of which the maps are graded."""
+
+    config: Config = Config()
+    standardized: bool = True  # the stage's cells
+    zero_start: bool = False  # h and c start at zero, not at what the mean cell says
+    averaged: bool = True  # the weights
+
+
+VARIANTS = {
+    "last grid, 8×8 cells": Variant(Config(stage=8, image_size=256, alpha_c=1.0)),
+    "last grid, 14×14 cells": Variant(Config(stage=8, image_size=448, alpha_c=1.0)),
+    "stage 5, 14×14 cells": Variant(Config(alpha_c=1.0), standardized=False),
+    "… standardised": Variant(Config(alpha_c=1.0)),
+    "… without the penalty (ours)": Variant(),
+    "ours, weights not averaged": Variant(averaged=False),
+    "ours, h and c start at zero": Variant(zero_start=True),
+    "ours, half as large": Variant(Config(decoder_dim=128, attention_dim=64)),
+    "ours, half the scenes": Variant(Config(max_images=800)),
+}
+SEEDS = (28, 29, 30)
+
+
+def open_variant(variant):
+    """Give a variant's encoder, training set and word map."""
+    config = variant.config
+    (folder, _), (base, _) = folders(config), write_data(config)
+    encoder = build_encoder(config.encoder, True, config.image_size, config.stage)
+    encoder = encoder.to(choose_device())
+    cells = folder / f"TRAIN_CELLS_{config.encoder}_{base}.hdf5"
+    if not variant.standardized:
+        encoder.network[-1] = nn.Identity()
+        cells = folder / "TRAIN_CELLS_as_they_come.hdf5"
+    cache_features(encoder, file_path(folder, "TRAIN", "images", base), cells)
+    dataset = CaptionDataset(folder, base, "TRAIN", cells)
+    return encoder, dataset, read_file(folder, None, "wordmap", base)
+
+
+def train_variant(variant, seed, encoder, dataset, word_map):
+    """Train a variant and give its captioner."""
+    config = replace(variant.config, seed=seed)
+    session = Session(config, encoder, word_map, choose_device())
+    if variant.zero_start:
+        for layer in (session.decoder.init_h, session.decoder.init_c):
+            nn.init.zeros_(layer.weight).requires_grad_(False)
+            nn.init.zeros_(layer.bias).requires_grad_(False)
+        session.start(config.decoder_lr)
+    for epoch in range(1, config.epochs + 1):
+        train(
+            batches(dataset, config.batch_size, seed + epoch),
+            *(None, session.decoder, None, session.decoder_optimizer, epoch),
+            alpha_c=config.alpha_c,
+            after_step=session.follow,
+        )
+    decoder = session.averaged()[1] if variant.averaged else session.decoder
+    return Captioner(encoder, decoder, word_map, config.image_size)
+
+
+def outcome(captioner, scenes, references):
+    """Grade a captioner on scenes: BLEU-4, colours, maps of adjectives and nouns."""
+    captions = captioner.caption([draw(scene)[0] for scene in scenes])
+    words = [caption.words for caption in captions]
+    rows = grade_captions(captions, scenes)
+    found = {"BLEU-4": corpus_bleu(references, words)[3]}
+    found["colours"] = colour_accuracy(words, scenes)[0]
+    for kind in PARTS:
+        for measure in ("hit", "weight"):
+            found[f"{kind} {measure}"] = {
+                name: mean_of(rows, measure, map=name, kind=kind)
+                for name in dict.fromkeys(row["map"] for row in rows)
+            }
+    return found
+
+
+def summary(rows, seed=28):
+    """Give the means of a deletion test, with a 95 % interval of attended - random."""
+    cases = "before", "attended", "random"
+    found = {case: float(np.mean([row[case] for row in rows])) for case in cases}
+    gap = np.array([row["random"] - row["attended"] for row in rows])
+    draws = np.random.default_rng(seed).choice(gap, (1000, len(gap))).mean(1)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    shares = {"words": len(gap), "attended counts more": float((gap > 0).mean())}
+    return found | shares | {"gap": float(gap.mean()), "interval": [low, high]}
+
+
+COMMAND = "python -m satlib.grounding"
+
+
+def grade_variants():
+    """Train and grade all variants with all seeds: a list of outcomes for each name.
+
+    What is done is kept beside the scenes, so that an interrupted run goes on.
+    """
+    scenes, folder = unseen_scenes(Config()), folders(Config())[0]
+    _, references = split_photographs(Config(), "TEST")
+    kept = folder / f"grounding-{crc32(Path(__file__).read_bytes()):08x}.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    for name, variant in VARIANTS.items():
+        parts = open_variant(variant) if len(found.get(name, [])) < len(SEEDS) else ()
+        for seed in SEEDS[len(found.setdefault(name, [])) :]:
+            captioner = train_variant(variant, seed, *parts)
+            found[name].append(outcome(captioner, scenes, references))
+            hits = [found[name][-1][f"{k} hit"]["the model's"] for k in PARTS]
+            print(f"{name}, {seed}: adjectives {hits[0]:.1%}, nouns {hits[1]:.1%}")
+            write_json(kept, found)
+    return found
+
+
+def main():
+    """Grade everything, and keep the outcome in data/results/grounding.json."""
+    found = grade_variants()
+    captioner, scenes = load_captioner(fit(Config()).best), unseen_scenes(Config())
+    pictures = [draw(scene)[0] for scene in scenes]
+    rows = deletion(captioner, pictures, captioner.caption(pictures))
+    deleted = {"all words": summary(rows)}
+    deleted["names of things"] = summary([row for row in rows if row["names"]])
+    print(json.dumps(deleted, indent=1))
+    keep_results("grounding", COMMAND, SEEDS, variants=found, deletion=deleted)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The reward, drawn captions, and the gradient of an expected reward."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from satlib.beam_search import speakable
+from satlib.bleu import scores
+from satlib.decoder import Decoder
+from satlib.self_critical import (
+    CiderReward,
+    advantages,
+    draw_captions,
+    reward_loss,
+    said,
+    train_on_reward,
+)
+
+WORD_MAP = {"<pad>": 0, "a": 1, "b": 2, "<start>": 3, "<end>": 4, "<unk>": 5}
+
+
+@pytest.fixture
+def decoder():
+    torch.manual_seed(0)
+    return Decoder(8, 8, 8, len(WORD_MAP), encoder_dim=5, dropout=0.5).eval()
+
+
+def rows_of(*captions):
+    """Rows of ids for captions, given as texts of a and b: (1, k, L)."""
+    ids = [[3, *(WORD_MAP[w] for w in text), 4] for text in captions]
+    longest = max(map(len, ids))
+    return torch.tensor([row + [0] * (longest - len(row)) for row in ids])[None]
+
+
+CAPTION = st.text("ab", min_size=1, max_size=7)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(CAPTION, CAPTION, CAPTION), min_size=2, max_size=5))
+def test_the_reward_is_cocos_cider_d(corpus):
+    longest = max(len(text) for texts in corpus for text in texts) + 2
+    rows = [rows_of(*texts, "a" * (longest - 2))[:, :3] for texts in corpus]
+    rows = torch.cat(rows)  # (N, 3, L)
+    people, own = rows[:, 1:], rows[:, :1]
+    found = CiderReward(people)(people, own)[:, 0]
+    as_text = [[list(map(str, said(r))) for r in image] for image in rows.tolist()]
+    expected = scores([t[1:] for t in as_text], [t[0] for t in as_text])["CIDEr-D"]
+    assert found.mean().item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_caption_without_its_end_earns_less():
+    people = torch.cat([rows_of("aabb", "abab"), rows_of("bbaa", "bbab")])
+    reward = CiderReward(people)
+    whole = rows_of("aabb")
+    broken = whole.masked_fill(whole == WORD_MAP["<end>"], 0)
+    assert reward(people[:1], whole) > reward(people[:1], broken)
+
+
+def test_captions_are_drawn_by_their_probability(decoder):
+    torch.manual_seed(1)
+    cells = torch.randn(1, 4, 5)
+    rows, lengths = draw_captions(decoder, cells, WORD_MAP, 4000, max_length=3)
+    assert (rows[:, 0] == WORD_MAP["<start>"]).all()
+    assert ((rows != 0).sum(1) == lengths).all()
+    assert not torch.isin(rows[:, 1:], torch.tensor([3, 5])).any()
+    memory, state = decoder.remember(cells), decoder.start(cells)
+    start = decoder.word_inputs(torch.tensor([3]), memory)
+    hidden = decoder.step(start, *state, memory, [1])[0]
+    first = speakable(decoder.fc(hidden), WORD_MAP, True).exp()[0]
+    drawn = torch.bincount(rows[:, 1], minlength=6) / len(rows)
+    assert (drawn - first).abs().max() < 0.03
+
+
+def test_images_do_not_mix_when_captions_end(decoder):
+    cells = torch.randn(3, 4, 5)
+    torch.manual_seed(2)
+    rows, lengths = draw_captions(decoder, cells, WORD_MAP, 2, max_length=6)
+    assert len(set(lengths.tolist())) > 1
+    with torch.no_grad():
+        decoded = decoder(cells, rows, lengths)
+    chosen = decoded.scores.log_softmax(1).exp()[:, :5]
+    assert (chosen >= 0).all() and len(decoded.targets) == (lengths - 1).sum()
+
+
+def test_advantages_by_hand():
+    found = advantages(torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, 0.0]]))
+    assert found.tolist() == [-3.0, -1.5, 4.5, 0, 0, 0]
+
+
+def test_the_gradient_of_the_expected_reward(decoder):
+    """Against enumeration of all captions of one or two words, in expectation."""
+    cells = torch.randn(1, 4, 5)
+    texts = ["".join(t) for n in (1, 2) for t in itertools.product("ab", repeat=n)]
+    rows = rows_of(*texts)[0]
+    lengths = (rows != 0).sum(1)
+    rewards = torch.linspace(0, 3, len(rows))
+
+    def gradient(loss):
+        decoder.zero_grad()
+        loss.backward()
+        return decoder.fc.weight.grad.clone()
+
+    def log_probs():
+        """log p of each caption, by the decoder's own packed words."""
+        decoded = decoder(cells, rows, lengths)
+        ones = torch.ones(len(rows))
+        by_word = [
+            reward_loss(decoded, lengths, ones * (torch.arange(len(rows)) == j))
+            for j in range(len(rows))
+        ]
+        return -torch.stack(by_word) * len(decoded.targets)
+
+    p = log_probs().exp()
+    exact = gradient(-(p * rewards).sum())  # of the expected reward itself
+    decoded = decoder(cells, rows, lengths)
+    weighed = reward_loss(decoded, lengths, log_probs().exp().detach() * rewards)
+    assert torch.allclose(
+        gradient(weighed * len(decoded.targets)), exact, atol=1e-6, rtol=1e-4
+    )
+
+
+def test_an_epoch_raises_the_reward(decoder):
+    torch.manual_seed(3)
+    cells = torch.randn(4, 4, 5)
+    people = torch.cat([rows_of("ab", "ab"), rows_of("ba", "ba")] * 2)
+    lengths = torch.full((8,), 4)
+    loader = [(cells, people.flatten(0, 1), lengths)] * 30
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=0.02)
+    reward, steps = CiderReward(people), []
+    found = [
+        train_on_reward(
+            loader, None, decoder, None, optimizer, epoch, reward, WORD_MAP,
+            print_freq=1000, after_step=lambda: steps.append(1),
+        )["reward"]
+        for epoch in range(3)
+    ]  # fmt: skip
+    assert found[2] > 2 * found[0] > 0
+    assert len(steps) == 90

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from PIL import Image
 
 import satlib
 from satlib.beam_search import beam_search
@@ -88,6 +89,23 @@ class Captioner:
             found = beam_search(self.decoder, cells, self.word_map, beam_size)
             captions += [caption_from(hypotheses, words) for hypotheses in found]
         return captions
+
+
+def find_photographs(path):
+    """List a photograph, or those of a folder in the order of their names, as Paths.
+
+    Raises FileNotFoundError, or ValueError for a folder without any.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no photograph or folder there")
+    if path.is_file():
+        return [path]
+    known = Image.registered_extensions()
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
+    if not found:
+        raise ValueError(f"{path}: no photograph in this folder; give another one")
+    return found
 
 
 def load_captioner(path=None):

@@ -47,7 +47,7 @@ class Config:
     captions: str | None = None
     images: str | None = None
     splits: str | None = None
-    scenes: int = number(2000, 10, 100_000)
+    scenes: int = number(4000, 10, 100_000)
     max_images: int | None = number(None, 1)  # in each split
     on_error: str = "raise"  # or "skip": leave out photographs that are broken
     min_freq: int = number(5, 0)  # a word stays if it occurs more often
@@ -59,7 +59,7 @@ class Config:
     embed_dim: int = number(128, 1)
     decoder_dim: int = number(256, 1)
     dropout: float = number(0.5, 0, 0.99)
-    epochs: int = number(8, 1)  # at most, on words
+    epochs: int = number(6, 1)  # at most, on words
     self_critical_epochs: int = number(0, 0)  # after these, on CIDEr-D
     batch_size: int = number(8, 1)  # images, each with all its captions
     decoder_lr: float = number(1.5e-3, 1e-9, 10)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from satlib import fit as fit_module
 from satlib.beam_search import greedy_search
-from satlib.captioner import load_captioner
+from satlib.captioner import find_photographs, load_captioner
 from satlib.configuration import Config, load_checkpoint
 from satlib.decoder import Decoder
 from satlib.encoder import build_encoder
@@ -284,3 +284,14 @@ def test_figure_and_widget_of_a_caption(run):
     choice, stack = tabs.children[0].children[1].children
     assert [label for label, _ in choice.options] == ["the picture", *caption.words]
     assert len(stack.children) == len(caption.words) + 1
+
+
+def test_photographs_of_a_folder(world, tmp_path):
+    found = find_photographs(world / "Images")
+    assert [path.name for path in found] == [f"{i:03}.png" for i in range(32)]
+    assert find_photographs(str(found[3])) == [found[3]]
+    with pytest.raises(FileNotFoundError, match="no photograph or folder"):
+        find_photographs(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").write_text("not a photograph")
+    with pytest.raises(ValueError, match="no photograph in this folder"):
+        find_photographs(tmp_path)

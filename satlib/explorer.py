@@ -1,57 +1,128 @@
 # Written by `python -m satlib.tangle` from chapters/explorer.md: edit that.
-"""Views of a caption: a figure with a map per word, and a slider over the words."""
+"""The explorer: choose a picture, a word, a model, and see where it looks."""
 
-from math import exp
+import base64
+import html
+import io
 
 import ipywidgets
-import numpy as np
-from PIL import Image
+from IPython.display import HTML, display
 
-from satlib.figures import overlay, panels, slider
-from satlib.photographs import load_photograph
+from satlib.figures import COLOURS, jpeg
+from satlib.views import WordView, as_shown, attention_figure
 
-
-def as_shown(photograph, side=320):
-    """Give a photograph (path, PIL image, array) in colour, `side` pixels long."""
-    square = Image.fromarray(load_photograph(photograph, side).transpose(1, 2, 0))
-    width, height = _proportions(photograph)
-    scale = side / max(width, height)
-    return square.resize((max(1, round(width * scale)), max(1, round(height * scale))))
+WRAP = {"flex_flow": "wrap"}
 
 
-def _proportions(photograph):
-    if isinstance(photograph, np.ndarray):
-        return photograph.shape[1::-1]
-    if not isinstance(photograph, Image.Image):
-        with Image.open(photograph) as image:
-            return _proportions(image)
-    turned = photograph.getexif().get(0x0112, 1) >= 5  # the orientation tag
-    return photograph.size[::-1] if turned else photograph.size
+class Controls(ipywidgets.VBox):
+    """What can be changed while Python runs; calls `draw`, `search` and `take`."""
+
+    def __init__(self, beam_size, draw, search, take):
+        self.opacity = ipywidgets.FloatSlider(0.6, min=0, max=1, description="opacity")
+        self.colours = ipywidgets.Dropdown(options=COLOURS, description="colours")
+        self.smooth = ipywidgets.Checkbox(True, description="smooth")
+        self.one_scale = ipywidgets.Checkbox(False, description="all on one scale")
+        self.beam_size = ipywidgets.IntSlider(
+            beam_size, 1, 10, description="beam size", continuous_update=False
+        )
+        self.upload = ipywidgets.FileUpload(accept="image/*", description="your own")
+        self.message = ipywidgets.HTML()
+        looks = [self.opacity, self.colours, self.smooth, self.one_scale]
+        for control in looks:
+            control.observe(lambda change: draw(), "value")
+        self.beam_size.observe(lambda change: search(), "value")
+        self.upload.observe(lambda change: take(change.new), "value")
+        super().__init__([*looks, self.beam_size, self.upload, self.message])
+        self.add_class("needs-python")
+
+    def drawing(self):
+        """Give the options for drawing as they are now."""
+        names = ("opacity", "colours", "smooth", "one_scale")
+        return {name: getattr(self, name).value for name in names}
 
 
-def attention_figure(caption, image, columns=5):
-    """Draw a photograph, and over it the map of each word of its `Caption`.
+class Explorer:
+    """Captions of photographs to explore; it shows itself, `widget` is all of it."""
 
-    The number beside a word is its probability. Gives a matplotlib figure.
+    def __init__(self, captioners, images, beam_size=5, side_by_side=False):
+        several = isinstance(captioners, (list, tuple))
+        self.captioners = captioners if several else [captioners]
+        self.images, self.views = [], []
+        self.controls = Controls(beam_size, self.draw, self.search, self.take)
+        self.thumbnails = ipywidgets.HBox(layout=WRAP)
+        self.choice = ipywidgets.ToggleButtons(style={"button_width": "72px"})
+        if side_by_side:
+            self.stack, chooser = ipywidgets.HBox(layout=WRAP), []
+        else:
+            self.stack, chooser = ipywidgets.Stack(), [self.thumbnails, self.choice]
+            ipywidgets.jslink((self.choice, "index"), (self.stack, "selected_index"))
+        self.widget = ipywidgets.VBox([*chooser, self.stack, self.controls])
+        self.add(images)
+
+    def captions(self, images):
+        """Caption images by all captioners; give a tuple of captions for each image."""
+        self.controls.message.value = f"captioning {len(images)} …"
+        size = self.controls.beam_size.value
+        found = [captioner.caption(images, size) for captioner in self.captioners]
+        self.controls.message.value = ""
+        return list(zip(*found, strict=True))
+
+    def add(self, images):
+        """Add photographs, and choose the first of them."""
+        for image, captions in zip(images, self.captions(images), strict=True):
+            views = [WordView(caption, image) for caption in captions]
+            thumbnail = ipywidgets.Image(value=jpeg(as_shown(image, 72)), format="jpeg")
+            self.thumbnails.children += (thumbnail,)
+            self.stack.children += (ipywidgets.HBox(views, layout=WRAP),)
+            self.images.append(image)
+            self.views.append(views)
+        self.choice.options = [str(n) for n in range(1, len(self.images) + 1)]
+        self.choice.index = len(self.images) - len(images)
+        if isinstance(self.stack, ipywidgets.Stack):
+            self.stack.selected_index = self.choice.index
+
+    def search(self):
+        """Caption all photographs again, with the beam size as it is now."""
+        for views, captions in zip(self.views, self.captions(self.images), strict=True):
+            for view, caption in zip(views, captions, strict=True):
+                view.hear(caption)
+
+    def draw(self):
+        """Draw all maps as the controls say."""
+        for view in sum(self.views, []):
+            view.draw(**self.controls.drawing())
+
+    def take(self, files):
+        """Add uploaded files; say so where one is no photograph."""
+        for file in files:
+            try:
+                self.add([as_shown(io.BytesIO(file["content"]), 1024)])
+            except ValueError:
+                wrong = f"{html.escape(file['name'])} is no photograph that can be read"
+                self.controls.message.value = wrong
+
+    def _ipython_display_(self):
+        display(self.widget)
+        display(HTML(plain_figure(self.views[0][0].caption, self.images[0])))
+
+
+def plain_figure(caption, image):
+    """Give the HTML of a figure that shows only where no script does."""
+    file = io.BytesIO()
+    attention_figure(caption, image).savefig(file, format="jpeg", dpi=80)
+    source = base64.b64encode(file.getvalue()).decode()
+    words = html.escape(str(caption))
+    return (
+        f'<figure class="without-script" style="display: none"><img alt="{words}: the '
+        f'picture, and for each word a map of where the model looked" '
+        f'src="data:image/jpeg;base64,{source}"></figure><noscript><style>'
+        ".without-script { display: block !important }</style></noscript>"
+    )
+
+
+def explore(captioners, images, beam_size=5, side_by_side=False):
+    """Caption photographs and explore the maps; a list of captioners is compared.
+
+    `images` holds paths, PIL images or arrays. `side_by_side` shows all at once.
     """
-    titles = [
-        f"{word} {exp(log_prob):.2f}"
-        for word, log_prob in zip(caption.words, caption.word_log_probs, strict=True)
-    ]
-    pictures = [as_shown(image)] * (1 + len(titles))
-    return panels(pictures, ["", *titles], [None, *caption.alphas], columns, width=1.5)
-
-
-def word_slider(caption, image):
-    """Link a slider over the words of a `Caption` to the picture with their maps."""
-    picture = as_shown(image)
-    maps = [overlay(picture, alpha) for alpha in caption.alphas]
-    view = slider([picture, *maps], ["the picture", *caption.words])
-    return ipywidgets.VBox([ipywidgets.HTML(f"<b>{caption}</b>"), view])
-
-
-def explore(captioner, images, beam_size=5):
-    """Caption photographs and show them in tabs, each with a slider over its words."""
-    views = map(word_slider, captioner.caption(images, beam_size), images)
-    numbers = [str(number) for number in range(1, len(images) + 1)]
-    return ipywidgets.Tab(list(views), titles=numbers)
+    return Explorer(captioners, images, beam_size, side_by_side)

@@ -8,16 +8,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-COLOURS = plt.get_cmap("inferno")
+COLOURS = ("inferno", "viridis", "cividis")  # maps that colour-blind readers can read
 
 
-def stretch(alpha, size):
-    """Stretch a map (rows, columns) to `size` = (width, height), bilinearly."""
+def stretch(alpha, size, smooth=True):
+    """Stretch a map (rows, columns) to `size` = (width, height).
+
+    Smoothly, that is bilinearly, or so that each cell shows as a rectangle.
+    """
     grid = Image.fromarray(np.asarray(alpha, dtype=np.float32))
-    return np.asarray(grid.resize(size, Image.Resampling.BILINEAR))
+    how = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    return np.asarray(grid.resize(size, how))
 
 
-def overlay(image, alpha, opacity=0.6, scale=None):
+def overlay(image, alpha, opacity=0.6, scale=None, smooth=True, colours="inferno"):
     """Lay the heat map of `alpha` (rows, columns; at least 0) over a picture.
 
     `image` is a PIL image or a uint8 array (height, width, 3); the full colour stands
@@ -26,7 +30,8 @@ def overlay(image, alpha, opacity=0.6, scale=None):
     picture = as_picture(image)
     alpha = np.asarray(alpha, dtype=np.float32)
     scale = scale or alpha.max() or 1.0
-    heat = COLOURS(stretch(alpha, picture.size) / scale)[..., :3] * 255
+    strength = stretch(alpha, picture.size, smooth) / scale
+    heat = plt.get_cmap(colours)(strength)[..., :3] * 255
     mixed = (1 - opacity) * np.asarray(picture) + opacity * heat
     return Image.fromarray(mixed.round().astype(np.uint8))
 
@@ -73,28 +78,56 @@ def panels(images, titles=None, alphas=None, columns=6, width=1.8, scale=None):
     return figure
 
 
-def slider(frames, labels, description="word"):
-    """Link a slider over `labels` to a stack of pictures, one for each label.
+class Stepper(ipywidgets.VBox):
+    """Buttons, a slider and Play, linked in the browser to a stack of pictures.
 
-    The link works in the browser: in a notebook, and in the static page without Python.
-    `frames` are PIL images or uint8 arrays; they are kept as JPEG of quality 80.
+    It works in a notebook, and in the static page without Python. `frames` are PIL
+    images or uint8 arrays, kept as JPEG of quality 80, each with its label and, if
+    given, a piece of HTML to show beneath it.
     """
-    frames, labels = list(frames), list(labels)
-    if not frames or len(frames) != len(labels):
-        raise ValueError(f"{len(frames)} frames for {len(labels)} labels")
-    stack = ipywidgets.Stack([_widget(frame) for frame in frames], selected_index=0)
-    choice = ipywidgets.SelectionSlider(
-        options=[(label, number) for number, label in enumerate(labels)],
-        description=description,
-        layout=ipywidgets.Layout(width="100%", max_width="480px"),
-    )
-    ipywidgets.jslink((choice, "index"), (stack, "selected_index"))
-    return ipywidgets.VBox([choice, stack])
+
+    def __init__(self, frames, labels, description="word", details=()):
+        frames, labels = list(frames), list(labels)
+        if not frames or len(frames) != len(labels):
+            raise ValueError(f"{len(frames)} frames for {len(labels)} labels")
+        options = [(label, number) for number, label in enumerate(labels)]
+        self.buttons = ipywidgets.ToggleButtons(
+            options=options, style={"button_width": "auto"}
+        )
+        self.choice = ipywidgets.SelectionSlider(
+            options=options,
+            description=description,
+            layout={"width": "min(100%, 30em)"},
+        )
+        self.play = ipywidgets.Play(
+            max=len(labels) - 1, interval=1200, show_repeat=False
+        )
+        self.pictures = [_widget(*pair) for pair in zip(frames, labels, strict=True)]
+        texts = [ipywidgets.HTML(text) for text in details]
+        stacks = [ipywidgets.Stack(part) for part in (self.pictures, texts) if part]
+        ends = [(stack, "selected_index") for stack in stacks]
+        for end in [*ends, (self.buttons, "index"), (self.play, "value")]:
+            ipywidgets.jslink((self.choice, "index"), end)
+        for stack in stacks:
+            stack.selected_index = 0
+        wrap = {"flex_flow": "wrap"}
+        controls = ipywidgets.Box([self.play, self.choice], layout=wrap)
+        super().__init__([self.buttons, controls, *stacks])
+
+    def redraw(self, frames):
+        """Put other pictures in the place of the frames."""
+        for widget, frame in zip(self.pictures, frames, strict=True):
+            widget.value = jpeg(frame)
 
 
-def _widget(frame):
+def jpeg(frame, quality=80):
+    """Give a picture as the bytes of a JPEG file."""
     file = io.BytesIO()
-    as_picture(frame).save(file, "JPEG", quality=80)
-    picture = ipywidgets.Image(value=file.getvalue(), format="jpeg")
+    as_picture(frame).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def _widget(frame, label):
+    picture = ipywidgets.Image(value=jpeg(frame), format="jpeg", tooltip=str(label))
     picture.layout.max_width = "100%"
     return picture

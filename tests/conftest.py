@@ -4,9 +4,14 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only wait
+
+from satlib.captioner import Captioner  # noqa: E402
+from satlib.decoder import Decoder  # noqa: E402
+from satlib.encoder import build_encoder  # noqa: E402
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
 
@@ -38,3 +43,16 @@ def write_world(folder, count=32):
 def world(tmp_path_factory):
     """The folder of a tiny captioned world: Images/, captions.csv, train.txt, …"""
     return write_world(tmp_path_factory.mktemp("world") / "small")
+
+
+@pytest.fixture(scope="session")
+def captioner():
+    """A captioner of six words with random weights."""
+    torch.manual_seed(0)
+    words = ["<pad>", "a", "red", "cat", "sits", "here", "<start>", "<end>", "<unk>"]
+    word_map = {word: number for number, word in enumerate(words)}
+    encoder = build_encoder(image_size=64, stage=5)
+    decoder = Decoder(8, 8, 8, len(words), encoder.encoder_dim, pool=encoder.pool)
+    with torch.no_grad():
+        decoder.fc.bias[word_map["<end>"]] = 1  # for captions of a few words
+    return Captioner(encoder, decoder, word_map, 64)

@@ -7,7 +7,7 @@ import pytest
 from ipywidgets.embed import embed_data
 from PIL import Image
 
-from satlib.figures import overlay, panels, slider, stretch
+from satlib.figures import COLOURS, Stepper, overlay, panels, stretch
 
 PICTURE = np.full((60, 90, 3), 100, np.uint8)
 
@@ -42,17 +42,39 @@ def test_panels_hold_every_picture_and_title():
     assert [ax.get_title() for ax in figure.axes] == ["a", "b", "c", "d", "e", ""]
 
 
-def test_the_slider_is_linked_without_python():
+def pixel(widget):
+    return Image.open(io.BytesIO(widget.value)).getpixel((20, 15))
+
+
+def test_the_stepper_is_linked_without_python():
     frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
-    choice, stack = slider(frames, ["first", "second"]).children
-    assert stack.selected_index == 0 and len(stack.children) == 2
-    shown = Image.open(io.BytesIO(stack.children[1].value)).getpixel((20, 15))
-    assert shown[2] > 200 > shown[0]
-    state = embed_data(views=[choice])["manager_state"]["state"].values()
+    stepper = Stepper(frames, ["first", "second"], details=["<b>1</b>", "<b>2</b>"])
+    pictures, texts = stepper.children[2:]
+    assert pictures.selected_index == texts.selected_index == 0
+    assert len(pictures.children) == len(texts.children) == 2
+    assert pixel(pictures.children[1])[2] > 200 > pixel(pictures.children[1])[0]
+    state = embed_data(views=[stepper])["manager_state"]["state"].values()
     links = [m["state"] for m in state if m["model_name"] == "LinkModel"]
-    ends = [f"IPY_MODEL_{choice.model_id}", "index"]
-    assert [link["target"] for link in links if link["source"] == ends] == [
-        [f"IPY_MODEL_{stack.model_id}", "selected_index"]
-    ]
+    source = [f"IPY_MODEL_{stepper.choice.model_id}", "index"]
+    ends = [link["target"] for link in links if link["source"] == source]
+    followers = {"selected_index": pictures, "index": stepper.buttons}
+    followers["value"] = stepper.play
+    for trait, widget in followers.items():
+        assert [f"IPY_MODEL_{widget.model_id}", trait] in ends
+    assert [f"IPY_MODEL_{texts.model_id}", "selected_index"] in ends
+    assert stepper.play.max == 1
+    stepper.redraw(reversed(frames))
+    assert pixel(pictures.children[0])[2] > 200 > pixel(pictures.children[0])[0]
     with pytest.raises(ValueError, match="2 frames for 1 labels"):
-        slider(frames, ["one"])
+        Stepper(frames, ["one"])
+
+
+def test_cells_show_as_rectangles_where_nothing_is_smoothed():
+    map_ = stretch(np.eye(2), (40, 20), smooth=False)
+    assert set(map_.flatten()) == {0, 1} and map_[:10, :20].all()
+    assert len(set(stretch(np.eye(2), (40, 20)).flatten())) > 10
+
+
+def test_colours_are_as_chosen():
+    light = [overlay(PICTURE, np.eye(3), colours=name) for name in COLOURS]
+    assert len({picture.tobytes() for picture in light}) == len(COLOURS)

@@ -17,10 +17,10 @@ from satlib.captioner import find_photographs, load_captioner
 from satlib.configuration import Config, load_checkpoint
 from satlib.decoder import Decoder
 from satlib.encoder import build_encoder
-from satlib.explorer import attention_figure, explore
 from satlib.fit import epochs_since_best, fit, next_lesson, split_photographs
 from satlib.session import Session
 from satlib.validation import teacher_forced_words, validate
+from satlib.views import attention_figure
 
 
 def a_config(world, output, **choices):
@@ -273,17 +273,13 @@ def test_paths_pictures_and_arrays_are_captioned_alike(run):
         captioner.caption(["no.jpg"])
 
 
-def test_figure_and_widget_of_a_caption(run):
+def test_the_figure_of_a_caption(run):
     paths = split_photographs(run.config, "TEST")[0][:2]
     captioner = load_captioner(run.best)
     caption = captioner.caption(paths[:1])[0]
     figure = attention_figure(caption, paths[0])
     titles = [ax.get_title().split()[0] for ax in figure.axes if ax.get_title()]
     assert titles == caption.words
-    tabs = explore(captioner, paths)
-    choice, stack = tabs.children[0].children[1].children
-    assert [label for label, _ in choice.options] == ["the picture", *caption.words]
-    assert len(stack.children) == len(caption.words) + 1
 
 
 def test_photographs_of_a_folder(world, tmp_path):

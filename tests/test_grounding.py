@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from satlib.captioner import Caption, Captioner
-from satlib.decoder import Decoder
-from satlib.encoder import build_encoder
+from satlib.captioner import Caption
 from satlib.grounding import (
     VARIANTS,
     blank,
@@ -96,16 +94,6 @@ def test_blank_takes_the_tenth_with_most_weight():
     assert torch.allclose(found[changed], cells.mean(0).expand(8, 3))
 
 
-@pytest.fixture(scope="module")
-def captioner():
-    torch.manual_seed(0)
-    words = ["<pad>", "a", "red", "cat", "sits", "<start>", "<end>", "<unk>"]
-    word_map = {word: number for number, word in enumerate(words)}
-    encoder = build_encoder(image_size=64, stage=5)
-    decoder = Decoder(8, 8, 8, len(words), encoder.encoder_dim, pool=encoder.pool)
-    return Captioner(encoder, decoder, word_map, 64)
-
-
 def test_word_probabilities_are_those_of_the_search(captioner):
     picture = draw(make_scene(3))[0]
     caption = captioner.caption([picture], beam_size=1)[0]
@@ -115,7 +103,7 @@ def test_word_probabilities_are_those_of_the_search(captioner):
     for p, log_prob in zip(found, caption.word_log_probs, strict=False):
         assert 0 < p <= np.exp(log_prob) + 1e-5  # the search forbids some words
     with torch.no_grad():
-        row = torch.tensor([[5, *(captioner.word_map[w] for w in words), 6]])
+        row = torch.tensor([[6, *(captioner.word_map[w] for w in words), 7]])
         decoded = captioner.decoder(cells[:1], row, torch.tensor([row.shape[1]]))
     own = decoded.scores.softmax(1)[torch.arange(len(words)), row[0, 1:-1]]
     assert torch.allclose(torch.from_numpy(found), own, atol=1e-5)

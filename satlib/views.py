@@ -1,0 +1,176 @@
+# Written by `python -m satlib.tangle` from chapters/views.md: edit that.
+"""Views of a caption: a figure with a map per word, a stepper, files to keep."""
+
+import base64
+import html
+import json
+from math import exp
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+from PIL import Image, ImageDraw
+
+from satlib.figures import Stepper, jpeg, overlay, panels
+from satlib.photographs import load_photograph, replacing
+
+
+def as_shown(photograph, side=320):
+    """Give a photograph (path, PIL image, array) in colour, `side` pixels long."""
+    square = Image.fromarray(load_photograph(photograph, side).transpose(1, 2, 0))
+    width, height = _proportions(photograph)
+    scale = side / max(width, height)
+    return square.resize((max(1, round(width * scale)), max(1, round(height * scale))))
+
+
+def _proportions(photograph):
+    if isinstance(photograph, np.ndarray):
+        return photograph.shape[1::-1]
+    if not isinstance(photograph, Image.Image):
+        with Image.open(photograph) as image:
+            return _proportions(image)
+    turned = photograph.getexif().get(0x0112, 1) >= 5  # the orientation tag
+    return photograph.size[::-1] if turned else photograph.size
+
+
+def attention_figure(caption, image, columns=5):
+    """Draw a photograph, and over it the map of each word of its `Caption`.
+
+    The number beside a word is its probability. Gives a matplotlib figure.
+    """
+    titles = [
+        f"{word} {exp(log_prob):.2f}"
+        for word, log_prob in zip(caption.words, caption.word_log_probs, strict=True)
+    ]
+    pictures = [as_shown(image)] * (1 + len(titles))
+    return panels(pictures, ["", *titles], [None, *caption.alphas], columns, width=1.5)
+
+
+def seen_so_far(alphas):
+    """Give for each of T words the share of regions that hold 9/10 of all attention."""
+    sums = np.cumsum(alphas.reshape(len(alphas), -1), axis=0)
+    held = np.cumsum(-np.sort(-sums, axis=1), axis=1) / sums.sum(1, keepdims=True)
+    return ((held < 0.9).sum(1) + 1) / sums.shape[1]
+
+
+def word_details(caption):
+    """Describe each word of a `Caption` in a line or two of HTML."""
+    rows = zip(
+        caption.words,
+        caption.word_log_probs,
+        caption.rivals,
+        caption.gates,
+        seen_so_far(caption.alphas),
+        strict=True,
+    )
+    return [
+        f"<b>{html.escape(word)}</b> {exp(log_prob):.0%}; rather than "
+        + ", ".join(f"{html.escape(other)} {p:.0%}" for other, p in rivals)
+        + f"<br>gate open {gate:.0%}; nine tenths of the attention so far lie in "
+        f"{seen:.0%} of the picture"
+        for word, log_prob, rivals, gate, seen in rows
+    ]
+
+
+class WordView(ipywidgets.VBox):
+    """The words of a `Caption` of a photograph, each with its map and its details."""
+
+    def __init__(self, caption, image):
+        super().__init__(layout={"max_width": "26em"})
+        self.picture, self.drawing = as_shown(image), {}
+        self.hear(caption)
+
+    def hear(self, caption):
+        """Take another caption of the same photograph, with its beams."""
+        self.captions = [caption, *caption.beams]
+        options = [(str(c), number) for number, c in enumerate(self.captions)]
+        self.beams = ipywidgets.Dropdown(options=options, description="beams")
+        self.beams.add_class("needs-python")
+        self.beams.observe(lambda change: self.show(), "value")
+        self.show()
+
+    def show(self):
+        """Show the words of the chosen caption."""
+        self.caption = self.captions[self.beams.value]
+        labels, details = ["picture", *self.caption.words], word_details(self.caption)
+        self.stepper = Stepper(self.frames(), labels, "word", ["", *details])
+        self.children = [ipywidgets.HTML(self.title()), self.beams, self.stepper]
+
+    def title(self):
+        """Give the caption, and under a fold the other beams, as HTML."""
+        first, *rest = (html.escape(str(c)) for c in [self.caption, *self.captions])
+        rest = "".join(f"<li>{line}</li>" for line in rest if line != first)
+        fold = f"<details><summary>other beams</summary><ul>{rest}</ul></details>"
+        return f"<b>{first}</b>{fold if rest else ''}"
+
+    def frames(self):
+        """Draw the photograph, and for each word its map over it."""
+        how, alphas = dict(self.drawing), self.caption.alphas
+        how["scale"] = alphas.max() if how.pop("one_scale", False) else None
+        return [self.picture, *(overlay(self.picture, a, **how) for a in alphas)]
+
+    def draw(self, **drawing):
+        """Draw the maps in another way: by options of `overlay`, or on `one_scale`."""
+        self.drawing = drawing
+        self.stepper.redraw(self.frames())
+
+
+def save(caption, image, path):
+    """Keep the maps of a `Caption` as a file: .png, .svg, .pdf, .gif or .html.
+
+    Raises ValueError for another ending.
+    """
+    path, kinds = Path(path), (".png", ".svg", ".pdf", ".gif", ".html")
+    if path.suffix not in kinds:
+        raise ValueError(f"{path}: the name must end with one of {', '.join(kinds)}")
+    with replacing(path) as partial:
+        if path.suffix == ".gif":
+            first, *others = film(caption, image)
+            how = {"append_images": others, "duration": 900, "loop": 0}
+            first.save(partial, "GIF", save_all=True, **how)
+        elif path.suffix == ".html":
+            partial.write_text(page(caption, image), encoding="utf-8")
+        else:
+            figure = attention_figure(caption, image)
+            figure.savefig(partial, format=path.suffix[1:], dpi=200)
+
+
+def film(caption, image):
+    """Draw the photograph and each word's map, with the word beneath: PIL images."""
+    pictures = WordView(caption, image).frames()
+    frames = []
+    for picture, word in zip(pictures, ["", *caption.words], strict=True):
+        frame = Image.new("RGB", (picture.width, picture.height + 28), "white")
+        frame.paste(picture)
+        ImageDraw.Draw(frame).text((6, picture.height + 4), word, "black", font_size=16)
+        frames.append(frame)
+    return frames
+
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width">
+<style>body {{ font: 1.1em sans-serif; max-width: 30em; margin: auto; padding: 1em }}
+img, input {{ width: 100% }}</style><h1>{title}</h1><img id="picture" alt="">
+<input id="word" type="range" min="0" value="0" aria-label="word">
+<p id="details"></p><script>
+const {{frames, labels, details}} = {data}, word = document.getElementById("word");
+function show() {{
+  const picture = document.getElementById("picture"), n = word.value;
+  picture.src = "data:image/jpeg;base64," + frames[n];
+  picture.alt = labels[n];
+  word.setAttribute("aria-valuetext", labels[n]);
+  document.getElementById("details").innerHTML = details[n];
+}}
+word.max = frames.length - 1; word.oninput = show; show();
+</script></html>
+"""
+
+
+def page(caption, image):
+    """Give an HTML page with a slider over the words, which needs nothing else."""
+    pictures = WordView(caption, image).frames()
+    frames = [base64.b64encode(jpeg(picture)).decode() for picture in pictures]
+    data = {"frames": frames, "labels": ["the picture", *caption.words]}
+    data["details"] = ["", *word_details(caption)]
+    safe = json.dumps(data).replace("</", "<\\/")
+    return PAGE.format(title=html.escape(str(caption)), data=safe)

@@ -1,0 +1,175 @@
+"""Views of a caption and the explorer: what they show, and what the controls do."""
+
+import io
+import json
+import re
+import time
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+from ipywidgets.embed import embed_data
+from PIL import Image
+
+from satlib.explorer import explore, plain_figure
+from satlib.figures import jpeg, overlay
+from satlib.scenes import draw, make_scene
+from satlib.views import WordView, as_shown, save, seen_so_far, word_details
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [draw(make_scene(seed))[0] for seed in (1, 2)]
+
+
+@pytest.fixture
+def caption(captioner, pictures):
+    return captioner.caption(pictures[:1], beam_size=3)[0]
+
+
+def test_details_name_probability_rivals_and_gate(caption):
+    for text, word, rivals in zip(
+        word_details(caption), caption.words, caption.rivals, strict=True
+    ):
+        assert text.startswith(f"<b>{word}</b> ")
+        assert all(f"{other} {p:.0%}" in text for other, p in rivals)
+        assert "gate open" in text and "of the picture" in text
+
+
+def test_how_much_has_been_seen():
+    alphas = np.zeros((3, 2, 5))
+    alphas[0, 0, 0] = 1  # one region of ten
+    alphas[1, 1] = 0.2  # five others
+    alphas[2] = 0.1
+    assert seen_so_far(alphas) == pytest.approx([0.1, 0.5, 0.9], abs=0.11)
+    assert seen_so_far(alphas)[0] == pytest.approx(0.1)
+
+
+def test_a_view_holds_the_map_of_each_word(caption, pictures):
+    view = WordView(caption, pictures[0])
+    assert [label for label, _ in view.stepper.choice.options] == [
+        "picture",
+        *caption.words,
+    ]
+    expected = overlay(as_shown(pictures[0]), caption.alphas[0])
+    assert view.stepper.pictures[1].value == jpeg(expected)
+
+
+def test_another_beam_shows_its_own_words(caption, pictures):
+    view = WordView(caption, pictures[0])
+    view.beams.value = 1
+    beam = caption.beams[0]
+    assert str(beam) in view.children[0].value
+    expected = overlay(as_shown(pictures[0]), beam.alphas[0])
+    assert view.stepper.pictures[1].value == jpeg(expected)
+
+
+def test_words_are_escaped(caption, pictures):
+    caption.words[0] = "<script>"
+    view = WordView(caption, pictures[0])
+    assert "<script>" not in view.children[0].value
+    assert "<script>" not in word_details(caption)[0]
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "gif", "html"])
+def test_maps_are_kept_as_files(caption, pictures, tmp_path, kind):
+    path = tmp_path / f"maps.{kind}"
+    save(caption, pictures[0], path)
+    content = path.read_bytes()
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    if kind in ("png", "gif"):
+        image = Image.open(io.BytesIO(content))
+        frames = {"png": 1, "gif": len(caption.words) + 1}  # equal ones are joined
+        assert (kind == "gif") < getattr(image, "n_frames", 1) <= frames[kind]
+    if kind == "svg":
+        assert b"<svg" in content
+    if kind == "html":
+        text = content.decode()
+        assert not re.search(r"(src|href)=.?https?:", text)
+        data = json.loads(re.search(r"labels, details\} = (\{.*?\}), word", text)[1])
+        assert data["labels"][1:] == caption.words
+        assert len(data["frames"]) == len(caption.words) + 1
+
+
+def test_another_ending_is_refused(caption, pictures, tmp_path):
+    with pytest.raises(ValueError, match="must end with"):
+        save(caption, pictures[0], tmp_path / "maps.bmp")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_plain_figure_has_a_text_and_waits_for_no_script(caption, pictures):
+    text = plain_figure(caption, pictures[0])
+    assert f'alt="{caption}: ' in text and "<noscript>" in text
+    assert "display: none" in text and len(text) < 150_000
+
+
+def test_pictures_and_captioners_have_views(captioner, pictures):
+    explorer = explore([captioner, captioner], pictures)
+    assert [len(views) for views in explorer.views] == [2, 2]
+    assert len(explorer.stack.children) == len(explorer.thumbnails.children) == 2
+    assert explorer.stack.selected_index == 0
+    beside = explore(captioner, pictures, side_by_side=True)
+    assert len(beside.stack.children) == 2 and not hasattr(beside.stack, "titles")
+
+
+def test_an_explorer_is_small_enough_for_a_page(captioner, pictures):
+    explorer = explore(captioner, pictures)
+    data = embed_data(views=[explorer.widget])["manager_state"]
+    assert len(json.dumps(data)) < 400_000 * len(pictures)
+
+
+def test_beam_size_searches_again(captioner, pictures):
+    explorer = explore(captioner, pictures[:1], beam_size=1)
+    assert len(explorer.views[0][0].captions) == 1
+    explorer.controls.beam_size.value = 3
+    view = explorer.views[0][0]
+    expected = captioner.caption(pictures[:1], 3)[0]
+    assert [str(c) for c in view.captions] == [str(expected), *map(str, expected.beams)]
+    assert explorer.controls.message.value == ""
+
+
+def test_controls_redraw_the_maps(captioner, pictures):
+    explorer = explore(captioner, pictures[:1])
+    view = explorer.views[0][0]
+    before = view.stepper.pictures[1].value
+    start = time.perf_counter()
+    explorer.controls.smooth.value = False
+    assert time.perf_counter() - start < 1
+    explorer.controls.colours.value = "viridis"
+    explorer.controls.one_scale.value = True
+    alphas = view.caption.alphas
+    look = {"smooth": False, "colours": "viridis", "scale": alphas.max()}
+    expected = overlay(as_shown(pictures[0]), alphas[0], 0.6, **look)
+    assert view.stepper.pictures[1].value == jpeg(expected) != before
+
+
+def upload(name, content):
+    file = {"name": name, "type": "", "size": len(content), "content": content}
+    return file | {"last_modified": datetime(2026, 1, 1, tzinfo=timezone.utc)}
+
+
+def test_a_photograph_is_taken_upright(captioner, pictures):
+    explorer = explore(captioner, pictures[:1])
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6  # turned by the camera
+    Image.new("RGB", (300, 200), "red").save(file, "JPEG", exif=exif)
+    explorer.controls.upload.value = (upload("mine.jpg", file.getvalue()),)
+    assert len(explorer.views) == 2 and explorer.choice.index == 1
+    assert explorer.stack.selected_index == 1
+    width, height = explorer.views[1][0].picture.size
+    assert height > width
+
+
+def test_a_file_that_is_no_photograph_gets_a_message(captioner, pictures):
+    explorer = explore(captioner, pictures[:1])
+    explorer.controls.upload.value = (upload("<notes>.txt", b"no photograph"),)
+    assert "&lt;notes&gt;.txt is no photograph" in explorer.controls.message.value
+    assert len(explorer.views) == 1
+
+
+def test_a_very_large_photograph_is_no_trouble(captioner, pictures):
+    explorer = explore(captioner, pictures[:1])
+    file = io.BytesIO()
+    Image.new("RGB", (8000, 6250), "blue").save(file, "JPEG")
+    explorer.controls.upload.value = (upload("large.jpg", file.getvalue()),)
+    assert max(explorer.images[1].size) == 1024

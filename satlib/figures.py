@@ -102,7 +102,7 @@ class Stepper(ipywidgets.VBox):
         self.play = ipywidgets.Play(
             max=len(labels) - 1, interval=1200, show_repeat=False
         )
-        self.pictures = [_widget(*pair) for pair in zip(frames, labels, strict=True)]
+        self.pictures = [_widget(frame) for frame in frames]
         texts = [ipywidgets.HTML(text) for text in details]
         stacks = [ipywidgets.Stack(part) for part in (self.pictures, texts) if part]
         ends = [(stack, "selected_index") for stack in stacks]
@@ -113,6 +113,7 @@ class Stepper(ipywidgets.VBox):
         wrap = {"flex_flow": "wrap"}
         controls = ipywidgets.Box([self.play, self.choice], layout=wrap)
         super().__init__([self.buttons, controls, *stacks])
+        self.add_class("stepper")
 
     def redraw(self, frames):
         """Put other pictures in the place of the frames."""
@@ -127,7 +128,7 @@ def jpeg(frame, quality=80):
     return file.getvalue()
 
 
-def _widget(frame, label):
-    picture = ipywidgets.Image(value=jpeg(frame), format="jpeg", tooltip=str(label))
+def _widget(frame):
+    picture = ipywidgets.Image(value=jpeg(frame), format="jpeg")
     picture.layout.max_width = "100%"
     return picture

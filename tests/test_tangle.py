@@ -27,6 +27,7 @@ kernelspec:
 # imports only what its row names; "above" allows every room above it.
 ROOMS = {
     "tangle": "",
+    "site": "",
     "figures": "",
     "backbone": "",
     "encoder": "backbone",

@@ -1,0 +1,72 @@
+# Written by `python -m satlib.tangle` from chapters/site.md: edit that.
+"""The site without a network: the scripts of widgets and formulas, from npm."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+PACKAGES = {"@jupyter-widgets/html-manager": "1.0.15", "mathjax": "3.2.2"}
+WANTED = {  # what the site takes of them
+    "widgets": ("@jupyter-widgets/html-manager/dist", ("embed.js", "*.woff2")),
+    "mathjax": ("mathjax/es5", ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2/*")),
+}
+
+
+def fetch_scripts(folder):
+    """Put the scripts into a folder, from npm, unless they are there; give the folder.
+
+    Raises RuntimeError where there is no npm, or it fails.
+    """
+    folder = Path(folder)
+    if (folder / "complete").exists():
+        return folder
+    npm = shutil.which("npm")
+    if npm is None:
+        raise RuntimeError("BOOK_SCRIPTS=npm needs npm, which comes with Node.js")
+    store = folder / "npm"
+    store.mkdir(parents=True, exist_ok=True)
+    names = [f"{name}@{version}" for name, version in PACKAGES.items()]
+    command = [npm, "install", "--prefix", str(store), "--ignore-scripts", *names]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {run.stderr.strip()}")
+    for target, (source, patterns) in WANTED.items():
+        _take(store / "node_modules" / source, patterns, folder / "static" / target)
+    (folder / "complete").touch()
+    return folder
+
+
+def _take(source, patterns, target):
+    for pattern in patterns:
+        for path in source.glob(pattern):
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+
+
+def setup(app):
+    """Add the book's own script, and where BOOK_SCRIPTS=npm, all others from npm."""
+    app.connect("config-inited", _use_scripts, priority=1)
+    app.connect("html-page-context", _drop_doubles, priority=900)
+    app.add_js_file("book.js", priority=1)
+    return {"parallel_read_safe": True}
+
+
+def _use_scripts(app, config):
+    choice = os.environ.get("BOOK_SCRIPTS", "")
+    if choice not in ("", "npm"):
+        raise ValueError(f"BOOK_SCRIPTS={choice}: must be npm, or not set")
+    if choice == "npm":
+        folder = fetch_scripts(Path(app.outdir).parent / "scripts")
+        config.html_static_path.append(str(folder / "static"))
+        config.nb_ipywidgets_js = {"widgets/embed.js": {}}
+        config.mathjax_path = "mathjax/tex-mml-chtml.js"
+
+
+def _drop_doubles(app, pagename, templatename, context, doctree):
+    """Keep one of each inline script: Sphinx may list it under None and "", which fails."""
+    kept = {}
+    for script in context.get("script_files", []):
+        kept.setdefault((script.filename or "", str(script.attributes)), script)
+    context["script_files"] = list(kept.values())

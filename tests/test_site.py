@@ -1,0 +1,210 @@
+"""A page with an explorer, built for reading offline and opened in a real browser."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from satlib.tangle import ROOT
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and shutil.which("npm")), reason="needs chromium and npm"
+)
+PAGE = """\
+    ---
+    jupytext:
+      text_representation: {extension: .md, format_name: myst}
+    kernelspec: {display_name: Python 3, language: python, name: python3}
+    ---
+
+    # A page
+
+    A formula: $x^2$.
+
+    ```{code-cell}
+    import sys
+    sys.path.insert(0, TESTS)
+    from conftest import tiny_captioner
+    from satlib.explorer import explore
+    from satlib.scenes import draw, make_scene
+
+    pictures = [draw(make_scene(seed))[0] for seed in (1, 2)]
+    explorer = explore(tiny_captioner(), pictures)
+    for n, (view,) in enumerate(explorer.views):
+        for k, picture in enumerate(view.stepper.pictures):
+            open(f"{HERE}/{n}-{k}.jpg", "wb").write(picture.value)
+    explorer
+    ```
+"""
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """The folder of a small book, built with its scripts from npm."""
+    folder = tmp_path_factory.mktemp("book")
+    page = textwrap.dedent(PAGE).replace("TESTS", repr(str(ROOT / "tests")))
+    (folder / "page.md").write_text(page.replace("{HERE}", str(folder)))
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: page\n")
+    config = (ROOT / "_config.yml").read_text()
+    config = config.replace("chapters/_static", str(ROOT / "chapters" / "_static"))
+    config = config.replace(
+        "chapters/references", str(ROOT / "chapters" / "references")
+    )
+    (folder / "_config.yml").write_text(config)
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", folder]
+    run = subprocess.run(
+        command,
+        env=os.environ | {"BOOK_SCRIPTS": "npm"},
+        capture_output=True,
+        text=True,
+    )
+    assert (folder / "_build/html/page.html").exists(), run.stdout + run.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[(380, "light"), (1280, "dark")], ids=lambda p: f"{p[0]}-{p[1]}")
+def page(request, book, chromium):
+    """The page from the disk; asking another machine, or an error, fails the test."""
+    width, colours = request.param
+    context = chromium.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=colours
+    )
+    tab, errors = context.new_page(), []
+    tab.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("request", lambda r: r.url.startswith("http") and errors.append(r.url))
+    tab.goto((book / "_build/html/page.html").as_uri())
+    tab.wait_for_selector(".widget-image", timeout=20_000)
+    yield tab
+    assert errors == []
+    context.close()
+
+
+def shown(tab):
+    """The map that is shown, as an array."""
+    images = tab.locator("img.widget-image:visible")
+    source = images.nth(images.count() - 1).evaluate(
+        """async image => {
+            const data = await (await fetch(image.src)).arrayBuffer();
+            return Array.from(new Uint8Array(data));
+        }"""
+    )
+    return np.asarray(Image.open(io.BytesIO(bytes(source))))
+
+
+def is_frame(tab, book, picture, word):
+    expected = np.asarray(Image.open(book / f"{picture}-{word}.jpg"))
+    found = shown(tab)
+    return found.shape == expected.shape and np.abs(found - expected).max() == 0
+
+
+def slider(tab):
+    return tab.locator("[role=slider]:visible").first
+
+
+def test_the_keyboard_moves_the_words(page, book):
+    assert is_frame(page, book, 0, 0)
+    slider(page).focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(200)
+    assert is_frame(page, book, 0, 1)
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(200)
+    assert is_frame(page, book, 0, 0)
+
+
+def test_a_click_chooses_a_word(page, book):
+    words = page.locator(".widget-toggle-buttons:visible").nth(1).locator("button")
+    count = words.count()
+    words.nth(count - 1).click()
+    page.wait_for_timeout(200)
+    assert is_frame(page, book, 0, count - 1)
+    assert words.nth(count - 1).get_attribute("aria-pressed") == "true"
+    assert words.nth(0).get_attribute("aria-pressed") == "false"
+
+
+def test_the_mouse_drags_the_slider(page, book):
+    box = page.locator(".noUi-target:visible").first.bounding_box()
+    page.mouse.click(box["x"] + box["width"] - 1, box["y"] + box["height"] / 2)
+    page.wait_for_timeout(200)
+    last = len(list(book.glob("0-*.jpg"))) - 1
+    assert is_frame(page, book, 0, last)
+
+
+def test_play_runs_to_the_end(page, book):
+    last = len(list(book.glob("0-*.jpg"))) - 1
+    page.locator(".widget-play:visible button").first.click()
+    page.wait_for_timeout(1300 * (last + 1))
+    assert is_frame(page, book, 0, last)
+
+
+def test_the_other_picture(page, book):
+    page.locator(".widget-toggle-buttons:visible").first.locator("button").nth(
+        1
+    ).click()
+    page.wait_for_timeout(200)
+    assert is_frame(page, book, 1, 0)
+
+
+def test_names_and_roles(page):
+    assert slider(page).get_attribute("aria-label") == "word"
+    assert slider(page).get_attribute("aria-valuetext") == "picture"
+    assert (
+        page.get_by_role("button", name="sits").count()
+        or page.get_by_role("button", name="red").count()
+    )
+    assert page.locator("img.widget-image:not([alt])").count() == 0
+
+
+def test_nothing_is_wider_than_the_window(page):
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(wide) <= 0
+
+
+def test_controls_that_need_python_are_not_shown(page):
+    assert page.locator(".needs-python").count() > 0
+    assert page.locator(".needs-python:visible").count() == 0
+
+
+def test_formulas_are_set(page):
+    page.wait_for_selector("mjx-container", timeout=10_000)
+
+
+def test_without_scripts_a_plain_figure_is_shown(book, chromium):
+    context = chromium.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto((book / "_build/html/page.html").as_uri())
+    figure = tab.locator(".without-script img")
+    assert figure.is_visible() and ": the picture" in figure.get_attribute("alt")
+    context.close()
+
+
+def test_the_plain_figure_is_hidden_where_scripts_run(page):
+    assert not page.locator(".without-script").is_visible()
+    page.emulate_media(media="print")
+    assert page.locator(".without-script").is_visible()
+
+
+def test_a_page_keeps_its_size(book):
+    html = (book / "_build/html/page.html").stat().st_size
+    assert html < 2 * 400_000 + 100_000

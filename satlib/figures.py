@@ -90,7 +90,7 @@ class Stepper(ipywidgets.VBox):
         frames, labels = list(frames), list(labels)
         if not frames or len(frames) != len(labels):
             raise ValueError(f"{len(frames)} frames for {len(labels)} labels")
-        options = [(label, number) for number, label in enumerate(labels)]
+        options = [(str(label), number) for number, label in enumerate(labels)]
         self.buttons = ipywidgets.ToggleButtons(
             options=options, style={"button_width": "auto"}
         )
@@ -132,3 +132,11 @@ def _widget(frame):
     picture = ipywidgets.Image(value=jpeg(frame), format="jpeg")
     picture.layout.max_width = "100%"
     return picture
+
+
+def rendered(figure):
+    """Give a matplotlib figure as a PIL image, and close it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=80)
+    plt.close(figure)
+    return Image.open(file).convert("RGB")

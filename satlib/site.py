@@ -65,7 +65,7 @@ def _use_scripts(app, config):
 
 
 def _drop_doubles(app, pagename, templatename, context, doctree):
-    """Keep one of each inline script: Sphinx may list it under None and "", which fails."""
+    """Keep one of each inline script; Sphinx may list it twice, as None and as ""."""
     kept = {}
     for script in context.get("script_files", []):
         kept.setdefault((script.filename or "", str(script.attributes)), script)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -82,10 +83,9 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(params=[(380, "light"), (1280, "dark")], ids=lambda p: f"{p[0]}-{p[1]}")
-def page(request, book, chromium):
-    """The page from the disk; asking another machine, or an error, fails the test."""
-    width, colours = request.param
+@contextmanager
+def opened(path, chromium, width, colours):
+    """Open a page from the disk; an error, or a request for another machine, fails."""
     context = chromium.new_context(
         viewport={"width": width, "height": 900}, color_scheme=colours
     )
@@ -93,11 +93,22 @@ def page(request, book, chromium):
     tab.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.on("request", lambda r: r.url.startswith("http") and errors.append(r.url))
-    tab.goto((book / "_build/html/page.html").as_uri())
-    tab.wait_for_selector(".widget-image", timeout=20_000)
+    tab.goto(path.as_uri())
     yield tab
     assert errors == []
     context.close()
+
+
+WINDOWS = pytest.mark.parametrize(
+    ("width", "colours"), [(380, "light"), (1280, "dark")]
+)
+
+
+@pytest.fixture
+def page(book, chromium, width, colours):
+    with opened(book / "_build/html/page.html", chromium, width, colours) as tab:
+        tab.wait_for_selector(".widget-image", timeout=20_000)
+        yield tab
 
 
 def shown(tab):
@@ -122,6 +133,7 @@ def slider(tab):
     return tab.locator("[role=slider]:visible").first
 
 
+@WINDOWS
 def test_the_keyboard_moves_the_words(page, book):
     assert is_frame(page, book, 0, 0)
     slider(page).focus()
@@ -133,6 +145,7 @@ def test_the_keyboard_moves_the_words(page, book):
     assert is_frame(page, book, 0, 0)
 
 
+@WINDOWS
 def test_a_click_chooses_a_word(page, book):
     words = page.locator(".widget-toggle-buttons:visible").nth(1).locator("button")
     count = words.count()
@@ -143,6 +156,7 @@ def test_a_click_chooses_a_word(page, book):
     assert words.nth(0).get_attribute("aria-pressed") == "false"
 
 
+@WINDOWS
 def test_the_mouse_drags_the_slider(page, book):
     box = page.locator(".noUi-target:visible").first.bounding_box()
     page.mouse.click(box["x"] + box["width"] - 1, box["y"] + box["height"] / 2)
@@ -151,6 +165,7 @@ def test_the_mouse_drags_the_slider(page, book):
     assert is_frame(page, book, 0, last)
 
 
+@WINDOWS
 def test_play_runs_to_the_end(page, book):
     last = len(list(book.glob("0-*.jpg"))) - 1
     page.locator(".widget-play:visible button").first.click()
@@ -158,6 +173,7 @@ def test_play_runs_to_the_end(page, book):
     assert is_frame(page, book, 0, last)
 
 
+@WINDOWS
 def test_the_other_picture(page, book):
     page.locator(".widget-toggle-buttons:visible").first.locator("button").nth(
         1
@@ -166,6 +182,7 @@ def test_the_other_picture(page, book):
     assert is_frame(page, book, 1, 0)
 
 
+@WINDOWS
 def test_names_and_roles(page):
     assert slider(page).get_attribute("aria-label") == "word"
     assert slider(page).get_attribute("aria-valuetext") == "picture"
@@ -176,16 +193,19 @@ def test_names_and_roles(page):
     assert page.locator("img.widget-image:not([alt])").count() == 0
 
 
+@WINDOWS
 def test_nothing_is_wider_than_the_window(page):
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(wide) <= 0
 
 
+@WINDOWS
 def test_controls_that_need_python_are_not_shown(page):
     assert page.locator(".needs-python").count() > 0
     assert page.locator(".needs-python:visible").count() == 0
 
 
+@WINDOWS
 def test_formulas_are_set(page):
     page.wait_for_selector("mjx-container", timeout=10_000)
 
@@ -199,6 +219,7 @@ def test_without_scripts_a_plain_figure_is_shown(book, chromium):
     context.close()
 
 
+@WINDOWS
 def test_the_plain_figure_is_hidden_where_scripts_run(page):
     assert not page.locator(".without-script").is_visible()
     page.emulate_media(media="print")
@@ -208,3 +229,21 @@ def test_the_plain_figure_is_hidden_where_scripts_run(page):
 def test_a_page_keeps_its_size(book):
     html = (book / "_build/html/page.html").stat().st_size
     assert html < 2 * 400_000 + 100_000
+
+
+@WINDOWS
+@pytest.mark.skipif(
+    not (ROOT / "_build/html/_static/widgets/embed.js").exists(),
+    reason="the book is not built with BOOK_SCRIPTS=npm",
+)
+@pytest.mark.parametrize(
+    "name",
+    ["index", "explorer", "views", "figures", "lstm", "beam_search", "grounding"],
+)
+def test_the_pages_of_the_book(name, chromium, width, colours):
+    path = ROOT / "_build" / "html" / "chapters" / f"{name}.html"
+    with opened(path, chromium, width, colours) as tab:
+        if name != "grounding":
+            tab.wait_for_selector(".stepper img", timeout=20_000)
+        tab.wait_for_timeout(500)
+        test_nothing_is_wider_than_the_window(tab)

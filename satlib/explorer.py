@@ -9,7 +9,7 @@ import ipywidgets
 from IPython.display import HTML, display
 
 from satlib.figures import COLOURS, jpeg
-from satlib.views import WordView, as_shown, attention_figure
+from satlib.views import WordView, as_shown, attention_figure, save
 
 WRAP = {"flex_flow": "wrap"}
 
@@ -40,13 +40,16 @@ class Controls(ipywidgets.VBox):
         names = ("opacity", "colours", "smooth", "one_scale")
         return {name: getattr(self, name).value for name in names}
 
+    def refuse(self, name):
+        """Say that a file is no photograph."""
+        self.message.value = f"{html.escape(name)} is no photograph that can be read"
+
 
 class Explorer:
     """Captions of photographs to explore; it shows itself, `widget` is all of it."""
 
     def __init__(self, captioners, images, beam_size=5, side_by_side=False):
-        several = isinstance(captioners, (list, tuple))
-        self.captioners = captioners if several else [captioners]
+        self.captioners = [captioners] if hasattr(captioners, "caption") else captioners
         self.images, self.views = [], []
         self.controls = Controls(beam_size, self.draw, self.search, self.take)
         self.thumbnails = ipywidgets.HBox(layout=WRAP)
@@ -74,8 +77,7 @@ class Explorer:
             thumbnail = ipywidgets.Image(value=jpeg(as_shown(image, 72)), format="jpeg")
             self.thumbnails.children += (thumbnail,)
             self.stack.children += (ipywidgets.HBox(views, layout=WRAP),)
-            self.images.append(image)
-            self.views.append(views)
+            self.images, self.views = [*self.images, image], [*self.views, views]
         self.choice.options = [str(n) for n in range(1, len(self.images) + 1)]
         self.choice.index = len(self.images) - len(images)
         if isinstance(self.stack, ipywidgets.Stack):
@@ -98,12 +100,16 @@ class Explorer:
             try:
                 self.add([as_shown(io.BytesIO(file["content"]), 1024)])
             except ValueError:
-                wrong = f"{html.escape(file['name'])} is no photograph that can be read"
-                self.controls.message.value = wrong
+                self.controls.refuse(file["name"])
+
+    def save(self, path):
+        """Keep the maps of the chosen picture as a file, as `views.save` does."""
+        n = self.choice.index
+        save(self.views[n][0].caption, self.images[n], path)
 
     def _ipython_display_(self):
-        display(self.widget)
-        display(HTML(plain_figure(self.views[0][0].caption, self.images[0])))
+        figure = plain_figure(self.views[0][0].caption, self.images[0])
+        display(self.widget, HTML(figure))
 
 
 def plain_figure(caption, image):

@@ -173,3 +173,11 @@ def test_a_very_large_photograph_is_no_trouble(captioner, pictures):
     Image.new("RGB", (8000, 6250), "blue").save(file, "JPEG")
     explorer.controls.upload.value = (upload("large.jpg", file.getvalue()),)
     assert max(explorer.images[1].size) == 1024
+
+
+def test_the_chosen_picture_is_kept(captioner, pictures, tmp_path):
+    explorer = explore(captioner, pictures)
+    explorer.choice.index = 1
+    explorer.save(tmp_path / "maps.html")
+    text = (tmp_path / "maps.html").read_text(encoding="utf-8")
+    assert f"<h1>{explorer.views[1][0].caption}</h1>" in text

@@ -157,6 +157,33 @@ def test_a_click_chooses_a_word(page, book):
 
 
 @WINDOWS
+def test_a_word_is_chosen_by_keyboard_alone(page, book):
+    page.locator(".widget-toggle-buttons:visible").nth(1).locator("button").nth(
+        0
+    ).focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(200)
+    assert is_frame(page, book, 0, 1)
+
+
+@WINDOWS
+def test_the_map_follows_at_once(page):
+    milliseconds = page.evaluate(
+        """async () => {
+            const visible = () => [...document.querySelectorAll(".stepper img")]
+                .find(image => image.offsetParent).src;
+            const words = [...document.querySelectorAll(".stepper button")];
+            const before = visible(), start = performance.now();
+            words.find(word => !word.classList.contains("mod-active")).click();
+            while (visible() === before) await new Promise(requestAnimationFrame);
+            return performance.now() - start;
+        }"""
+    )
+    assert milliseconds < 150
+
+
+@WINDOWS
 def test_the_mouse_drags_the_slider(page, book):
     box = page.locator(".noUi-target:visible").first.bounding_box()
     page.mouse.click(box["x"] + box["width"] - 1, box["y"] + box["height"] / 2)

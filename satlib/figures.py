@@ -87,15 +87,14 @@ class Stepper(ipywidgets.VBox):
     """
 
     def __init__(self, frames, labels, description="word", details=()):
-        frames, labels = list(frames), list(labels)
+        frames, labels = list(frames), [str(label) for label in labels]
         if not frames or len(frames) != len(labels):
             raise ValueError(f"{len(frames)} frames for {len(labels)} labels")
-        options = [(str(label), number) for number, label in enumerate(labels)]
         self.buttons = ipywidgets.ToggleButtons(
-            options=options, style={"button_width": "auto"}
+            options=_numbered(told_apart(labels)), style={"button_width": "auto"}
         )
         self.choice = ipywidgets.SelectionSlider(
-            options=options,
+            options=_numbered(labels),
             description=description,
             layout={"width": "min(100%, 30em)"},
         )
@@ -132,6 +131,16 @@ def _widget(frame):
     picture = ipywidgets.Image(value=jpeg(frame), format="jpeg")
     picture.layout.max_width = "100%"
     return picture
+
+
+def told_apart(labels):
+    """Add a space of no width to a label for each time that it came before."""
+    before = [labels[:n].count(label) for n, label in enumerate(labels)]
+    return [a + "\u200b" * count for a, count in zip(labels, before, strict=True)]
+
+
+def _numbered(labels):
+    return [(label, number) for number, label in enumerate(labels)]
 
 
 def rendered(figure):

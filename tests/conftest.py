@@ -2,12 +2,12 @@
 
 import os
 
-import numpy as np
-import pytest
-import torch
-from PIL import Image
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only wait
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from satlib.captioner import Captioner  # noqa: E402
 from satlib.decoder import Decoder  # noqa: E402

@@ -7,7 +7,7 @@ import pytest
 from ipywidgets.embed import embed_data
 from PIL import Image
 
-from satlib.figures import COLOURS, Stepper, overlay, panels, stretch
+from satlib.figures import COLOURS, Stepper, overlay, panels, stretch, told_apart
 
 PICTURE = np.full((60, 90, 3), 100, np.uint8)
 
@@ -78,3 +78,15 @@ def test_cells_show_as_rectangles_where_nothing_is_smoothed():
 def test_colours_are_as_chosen():
     light = [overlay(PICTURE, np.eye(3), colours=name) for name in COLOURS]
     assert len({picture.tobytes() for picture in light}) == len(COLOURS)
+
+
+def test_equal_labels_are_told_apart():
+    assert told_apart(["a", "cat", "a", "a"]) == [
+        "a",
+        "cat",
+        "a\u200b",
+        "a\u200b\u200b",
+    ]
+    stepper = Stepper([PICTURE] * 3, ["a", "cat", "a"])
+    assert [label for label, _ in stepper.choice.options] == ["a", "cat", "a"]
+    assert len({label for label, _ in stepper.buttons.options}) == 3

@@ -38,7 +38,7 @@ PAGE = """\
     from satlib.scenes import draw, make_scene
 
     pictures = [draw(make_scene(seed))[0] for seed in (1, 2)]
-    explorer = explore(tiny_captioner(), pictures)
+    explorer = explore(tiny_captioner(), pictures, beam_size=1)
     for n, (view,) in enumerate(explorer.views):
         for k, picture in enumerate(view.stepper.pictures):
             open(f"{HERE}/{n}-{k}.jpg", "wb").write(picture.value)
@@ -165,6 +165,16 @@ def test_a_word_is_chosen_by_keyboard_alone(page, book):
     page.keyboard.press("Enter")
     page.wait_for_timeout(200)
     assert is_frame(page, book, 0, 1)
+
+
+@WINDOWS
+def test_exactly_one_word_is_pressed(page):
+    words = page.locator(".widget-toggle-buttons:visible").nth(1).locator("button")
+    for n in range(words.count()):
+        words.nth(n).click()
+        page.wait_for_timeout(150)
+        pressed = [w.get_attribute("aria-pressed") == "true" for w in words.all()]
+        assert pressed == [k == n for k in range(words.count())]
 
 
 @WINDOWS

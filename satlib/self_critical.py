@@ -1,7 +1,6 @@
 # Written by `python -m satlib.tangle` from chapters/self_critical.md: edit that.
 """Self-critical training: the model's own captions, weighed by their CIDEr-D."""
 
-import time
 from collections import Counter
 from math import exp, log, sqrt
 
@@ -11,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from satlib.beam_search import speakable
 from satlib.bleu import ngrams
-from satlib.training import AverageMeter, encode, update_weights
+from satlib.training import TIMES, AverageMeter, encode, measured, update_weights
 
 ORDERS = range(1, 5)  # of the n-grams
 
@@ -136,11 +135,8 @@ def train_on_reward(
     device = next(decoder.parameters()).device
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     optimizers = [o for o in (encoder_optimizer, decoder_optimizer) if o is not None]
-    meters = {name: AverageMeter() for name in ("reward", "batch_time", "data_time")}
-    start = time.perf_counter()
-    for iteration, batch in enumerate(loader, 1):
-        images, true, _ = (tensor.to(device, non_blocking=True) for tensor in batch)
-        meters["data_time"].update(time.perf_counter() - start)
+    meters = {name: AverageMeter() for name in ("reward", *TIMES)}
+    for images, true, _ in measured(loader, device, epoch, meters, print_freq):
         with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
             cells = encode(encoder, images)
             rows, lengths = draw_captions(decoder, cells, word_map, count)
@@ -149,9 +145,4 @@ def train_on_reward(
         loss = reward_loss(decoded, lengths, advantages(rewards))
         update_weights(loss, optimizers, grad_clip, scaler, after_step)
         meters["reward"].update(rewards.mean().item(), len(images))
-        meters["batch_time"].update(time.perf_counter() - start)
-        if iteration % print_freq == 0 or iteration == len(loader):
-            line = "  ".join(f"{name} {m.avg:.3f}" for name, m in meters.items())
-            print(f"epoch {epoch} [{iteration}/{len(loader)}]  {line}", flush=True)
-        start = time.perf_counter()
     return {name: meter.avg for name, meter in meters.items()}

@@ -6,7 +6,7 @@ import time
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-METERS = ("loss", "top5", "batch_time", "data_time")
+TIMES = "batch_time", "data_time"
 
 
 def attention_penalty(alphas):
@@ -89,11 +89,8 @@ def train(
     device = next(decoder.parameters()).device
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     optimizers = [o for o in (encoder_optimizer, decoder_optimizer) if o is not None]
-    meters = {name: AverageMeter() for name in METERS}
-    start = time.perf_counter()
-    for iteration, batch in enumerate(loader, 1):
-        batch = [tensor.to(device, non_blocking=True) for tensor in batch]
-        meters["data_time"].update(time.perf_counter() - start)
+    meters = {name: AverageMeter() for name in ("loss", "top5", *TIMES)}
+    for batch in measured(loader, device, epoch, meters, print_freq):
         with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
             decoded = decoder(encode(encoder, batch[0]), *batch[1:])
             loss, word_loss = caption_loss(decoded, alpha_c)
@@ -101,10 +98,6 @@ def train(
         words = len(decoded.targets)
         meters["loss"].update(word_loss.item(), words)
         meters["top5"].update(accuracy(decoded.scores, decoded.targets), words)
-        meters["batch_time"].update(time.perf_counter() - start)
-        if iteration % print_freq == 0 or iteration == len(loader):
-            print(progress_line(epoch, iteration, len(loader), meters), flush=True)
-        start = time.perf_counter()
     return {name: meter.avg for name, meter in meters.items()}
 
 
@@ -127,12 +120,20 @@ def update_weights(loss, optimizers, grad_clip, scaler, after_step=None):
         after_step()
 
 
-def progress_line(epoch, iteration, iterations, meters):
-    """Write the meters' latest values, and in brackets their means."""
-    loss, top5, batch, data = meters.values()
-    return (
-        f"epoch {epoch} [{iteration}/{iterations}]"
-        f"  loss {loss.val:.3f} ({loss.avg:.3f})"
-        f"  top-5 {top5.val:.1f} % ({top5.avg:.1f} %)"
-        f"  batch {batch.avg:.3f} s  data {data.avg:.3f} s"
-    )
+def measured(loader, device, epoch, meters, print_freq):
+    """Give the mini-batches of an epoch on a device; take their times in `meters`.
+
+    Prints a line every `print_freq` iterations: of each meter the latest value, and in
+    brackets the mean.
+    """
+    start = time.perf_counter()
+    for iteration, batch in enumerate(loader, 1):
+        batch = [tensor.to(device, non_blocking=True) for tensor in batch]
+        meters["data_time"].update(time.perf_counter() - start)
+        yield batch
+        meters["batch_time"].update(time.perf_counter() - start)
+        if iteration % print_freq == 0 or iteration == len(loader):
+            values = (f"{k} {m.val:.3f} ({m.avg:.3f})" for k, m in meters.items())
+            line = f"epoch {epoch} [{iteration}/{len(loader)}]"
+            print("  ".join([line, *values]), flush=True)
+        start = time.perf_counter()

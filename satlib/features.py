@@ -105,7 +105,7 @@ def cache_features(encoder, images, features, batch_size=32):
             starts = range(target["done"][()], len(pictures), batch_size)
             for start in progress(starts, len(starts), Path(features).stem):
                 batch = torch.from_numpy(pictures[start : start + batch_size])
-                cells = encoder(batch.to(device)).half().cpu().numpy()
+                cells = encoder.begin(batch.to(device)).half().cpu().numpy()
                 target["cells"][start : start + len(batch)] = cells
                 target.flush()  # the cells before the counter that vouches for them
                 target["done"][()] = start + len(batch)
@@ -122,7 +122,7 @@ def _open_partial(path, key, encoder, pictures):
         file.close()
     device = next(encoder.parameters()).device
     sample = torch.zeros(1, *pictures.shape[1:], dtype=torch.uint8, device=device)
-    shape = len(pictures), *encoder(sample).shape[1:]
+    shape = len(pictures), *encoder.begin(sample).shape[1:]
     make_room(path.parent, shape[0], 2 * shape[1] * shape[2], "cached images")
     file = h5py.File(path, "w")
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)

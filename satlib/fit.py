@@ -14,12 +14,11 @@ from satlib.configuration import (
     save_checkpoint,
 )
 from satlib.dataset import create_input_files, file_path, read_file
-from satlib.encoder import build_encoder
 from satlib.features import CaptionDataset, batches, cache_features
 from satlib.photographs import replacing
 from satlib.scenes import write_scenes
 from satlib.self_critical import CiderReward, train_on_reward
-from satlib.session import Session, choose_device
+from satlib.session import Session, choose_device, encoder_of
 from satlib.training import adjust_learning_rate, train
 from satlib.validation import validate
 
@@ -56,12 +55,11 @@ def split_photographs(config, split):
 def open_dataset(config, encoder, base, split):
     """Give a split with its cells cached. Raises ValueError where it is empty."""
     folder, _ = folders(config)
-    images, cells = file_path(folder, split, "images", base), None
+    images = file_path(folder, split, "images", base)
     if not read_file(folder, split, "captions", base):
         raise ValueError(f"{images}: the {split} split is empty; give more or splits")
-    if not config.fine_tune:
-        cells = folder / f"{split}_CELLS_{config.encoder}_{base}.hdf5"
-        cache_features(encoder, images, cells)
+    cells = folder / f"{split}_CELLS_{config.encoder}_{base}.hdf5"
+    cache_features(encoder, images, cells)
     return CaptionDataset(folder, base, split, cells)
 
 
@@ -106,8 +104,7 @@ def fit(config, resume=True):
         if next_lesson(config, checkpoint["history"]) is None:
             return Run(config, folder, checkpoint["history"])
     device = choose_device()
-    encoder = build_encoder(config.encoder, True, config.image_size, config.stage)
-    encoder = encoder.to(device)
+    encoder = encoder_of(config).to(device)
     datasets = [open_dataset(config, encoder, base, s) for s in ("TRAIN", "VAL")]
     references = [e["captions"] for e in read_file(files, "VAL", "references", base)]
     word_map = read_file(files, None, "wordmap", base)

@@ -15,12 +15,11 @@ from satlib.bleu import corpus_bleu
 from satlib.captioner import Captioner, load_captioner
 from satlib.configuration import Config, folders, keep_results
 from satlib.dataset import file_path, read_file
-from satlib.encoder import build_encoder
 from satlib.features import CaptionDataset, batches, cache_features
 from satlib.fit import fit, split_photographs, write_data
 from satlib.photographs import write_json
 from satlib.scenes import colour_accuracy, draw, load_scenes, named_objects
-from satlib.session import Session, choose_device
+from satlib.session import Session, choose_device, encoder_of
 from satlib.training import train
 
 
@@ -183,8 +182,7 @@ def open_variant(variant):
     """Give a variant's encoder, training set and word map."""
     config = variant.config
     (folder, _), (base, _) = folders(config), write_data(config)
-    encoder = build_encoder(config.encoder, True, config.image_size, config.stage)
-    encoder = encoder.to(choose_device())
+    encoder = encoder_of(config).to(choose_device())
     cells = folder / f"TRAIN_CELLS_{config.encoder}_{base}.hdf5"
     if not variant.standardized:
         encoder.network[-1] = nn.Identity()

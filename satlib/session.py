@@ -8,6 +8,22 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from satlib.decoder import Decoder
+from satlib.encoder import build_encoder
+
+
+def encoder_of(config, pretrained=True):
+    """Build the encoder that a configuration describes, its later blocks opened or not.
+
+    Without `pretrained` its weights are random, to be loaded from a checkpoint.
+    """
+    encoder = build_encoder(
+        config.encoder,
+        pretrained,
+        config.image_size,
+        config.stage,
+        config.output_stride,
+    )
+    return encoder.fine_tune(config.fine_tune)
 
 
 def build_decoder(config, word_map, encoder):
@@ -51,7 +67,7 @@ class Session:
         self.learner = nn.ModuleDict({"decoder": self.decoder})
         self.encoder_optimizer = None
         if config.fine_tune:
-            self.learner["encoder"] = self.encoder.fine_tune()
+            self.learner["encoder"] = self.encoder
             self.encoder_optimizer = _adam(encoder, config.encoder_lr)
         self.start(config.decoder_lr)
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")

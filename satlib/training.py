@@ -101,9 +101,12 @@ def train(
     return {name: meter.avg for name, meter in meters.items()}
 
 
-def encode(encoder, images):
-    """Give cells (B, C, D) in float32: of images, or the batch itself if cached."""
-    return images.float() if encoder is None else encoder(images)
+def encode(encoder, batch):
+    """Give cells (B, C, D) in float32: of images, or of what is cached of them."""
+    if encoder is None:
+        return batch.float()
+    images = batch.dtype == torch.uint8
+    return encoder(batch) if images else encoder.finish(batch.float())
 
 
 def update_weights(loss, optimizers, grad_clip, scaler, after_step=None):

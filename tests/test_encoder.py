@@ -319,3 +319,57 @@ def test_a_stage_that_is_not_there_is_refused(name, stage):
 def test_stages_of_the_large_network():
     encoder = build_encoder("efficientnet_b4", False, image_size=64, stage=5)
     assert encoder(noise())[0].shape == (16, 160)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("efficientnet_lite0", {}),
+        ("efficientnet_lite0", {"stage": 7}),
+        ("efficientnet_lite0", {"output_stride": 16}),
+        ("efficientnet_b4", {}),
+        ("resnet18", {}),
+    ],
+)
+def test_what_is_frozen_and_what_learns_make_the_whole(name, options):
+    encoder = small(name, **options)
+    images = noise()
+    whole, kept = encoder(images), encoder.begin(images)
+    assert torch.equal(kept, whole) and torch.equal(encoder.finish(kept), whole)
+    encoder.fine_tune()
+    begun = encoder.begin(images)
+    assert begun.shape != kept.shape and not begun.requires_grad
+    finished = encoder.finish(begun.half().float())
+    assert finished.requires_grad
+    torch.testing.assert_close(finished, whole, atol=0.02, rtol=0.02)
+
+
+def test_the_fingerprint_is_that_of_what_is_frozen():
+    encoder, dense = small("efficientnet_lite0"), small("efficientnet_lite0")
+    dense.load_state_dict(encoder.state_dict())
+    assert dense.fingerprint() == encoder.fingerprint()
+    assert dense.fine_tune().fingerprint() != encoder.fingerprint()
+    begun = dense.fingerprint()
+    with torch.no_grad():
+        dense.network[8][0].weight += 1
+    assert dense.fingerprint() == begun
+
+
+def test_one_stride_less_gives_the_cells_between():
+    coarse = build_encoder(image_size=224)
+    dense = build_encoder(image_size=224, output_stride=16)
+    assert dense.pool is None and dense.encoder_dim == coarse.encoder_dim
+    assert dense.fingerprint() != coarse.fingerprint()
+    images = noise(size=224)
+    with torch.no_grad():
+        few = coarse(images).unflatten(1, (7, 7))
+        many = dense(images).unflatten(1, (14, 14))
+    torch.testing.assert_close(many[:, 1::2, 1::2], few, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"), [("resnet18", 16), ("efficientnet_lite0", 8)]
+)
+def test_a_stride_that_is_not_there_is_refused(name, stride):
+    with pytest.raises(ValueError, match=f"output_stride={stride} of {name}"):
+        small(name, output_stride=stride)

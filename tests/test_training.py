@@ -93,9 +93,13 @@ def test_reported_loss_is_the_cross_entropy_per_word():
     torch.testing.assert_close(loss, expected + penalty)
 
 
+class Tail(nn.Linear):
+    finish = nn.Linear.forward
+
+
 def test_both_optimisers_move_their_weights():
     torch.manual_seed(0)
-    encoder, decoder = nn.Linear(10, 10), Decoder(8, 8, 16, 7, encoder_dim=10)
+    encoder, decoder = Tail(10, 10), Decoder(8, 8, 16, 7, encoder_dim=10)
     before = encoder.weight.clone(), decoder.fc.weight.clone()
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (encoder, decoder)]
     train(a_loader(), encoder, decoder, *optimizers, epoch=1)

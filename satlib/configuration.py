@@ -15,9 +15,9 @@ import timm
 import torch
 
 import satlib
+from satlib.encoder import COLOURS, check_layers
 from satlib.photographs import replacing
 
-STAGED = "efficientnet_lite0", "efficientnet_b4"  # networks that have stages
 SCENES = {"stage": 5, "image_size": 224, "alpha_c": 0.0}
 PHOTOGRAPHS = {"stage": 8, "image_size": 256, "alpha_c": 1.0}
 
@@ -25,7 +25,7 @@ PHOTOGRAPHS = {"stage": 8, "image_size": 256, "alpha_c": 1.0}
 def usual(dataset, encoder):
     """Give the stage, image_size and alpha_c that are usual for a data set."""
     values = SCENES if dataset == "scenes" else PHOTOGRAPHS
-    return values if encoder in STAGED else values | {"stage": 8}
+    return values if encoder in COLOURS else values | {"stage": 8}
 
 
 def number(default, least, most=float("inf")):
@@ -121,19 +121,12 @@ def _check_data(config):
 
 
 def _check_encoder(config):
-    named = config.encoder in STAGED
-    if not named and config.stage != 8:
-        raise ValueError(f"stage={config.stage}: only {' and '.join(STAGED)} have any")
-    strides = (32, 16) if config.encoder == "efficientnet_lite0" else (32,)
-    if config.output_stride not in strides:
-        raise ValueError(
-            f"output_stride={config.output_stride}: 32, or 16 for efficientnet_lite0"
-        )
-    if not named and not timm.is_model(config.encoder):
+    if config.encoder not in COLOURS and not timm.is_model(config.encoder):
         raise ValueError(
             f"encoder={config.encoder!r} is not known: take efficientnet_lite0, "
             "efficientnet_b4, or a name from timm.list_models()"
         )
+    check_layers(config.encoder, config.stage, config.output_stride)
 
 
 def config_from(namespace, besides=()):

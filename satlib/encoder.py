@@ -124,6 +124,25 @@ COLOURS = {  # mean and std of the colours, for the networks whose stages we kno
 }
 
 
+def check_layers(name, stage, output_stride):
+    """Raise ValueError unless a network has this stage and this output stride."""
+    if stage != 8 and (name not in COLOURS or stage not in range(1, 8)):
+        known = " and ".join(COLOURS)
+        raise ValueError(f"stage={stage} of {name}: only {known} have stages 1 to 7")
+    if output_stride not in ((32, 16) if name == "efficientnet_lite0" else (32,)):
+        raise ValueError(
+            f"output_stride={output_stride} of {name}: 32, or 16 for efficientnet_lite0"
+        )
+
+
+def lite0_blocks(pretrained, output_stride):
+    """Give Lite0 as nine blocks in a row: stem, stages and head."""
+    whole = lite0_backbone(pretrained, output_stride)
+    stem = nn.Sequential(whole.conv_stem, whole.bn1)
+    head = nn.Sequential(whole.conv_head, whole.bn2)
+    return nn.Sequential(stem, *whole.blocks, head)
+
+
 def build_encoder(
     name="efficientnet_lite0",
     pretrained=True,
@@ -138,18 +157,9 @@ def build_encoder(
     each direction, 32 or 16. Raises ValueError for an unknown name, stage or stride, or
     a network without a square grid, OSError if the pretrained weights cannot be had.
     """
-    if output_stride not in ((32, 16) if name == "efficientnet_lite0" else (32,)):
-        raise ValueError(
-            f"output_stride={output_stride} of {name}: 32, or 16 for efficientnet_lite0"
-        )
-    if stage != 8 and (name not in COLOURS or stage not in range(1, 8)):
-        known = " and ".join(COLOURS)
-        raise ValueError(f"stage={stage} of {name}: only {known} have stages 1 to 7")
+    check_layers(name, stage, output_stride)
     if name == "efficientnet_lite0":
-        whole = lite0_backbone(pretrained, output_stride)
-        stem = nn.Sequential(whole.conv_stem, whole.bn1)
-        head = nn.Sequential(whole.conv_head, whole.bn2)
-        network = nn.Sequential(stem, *whole.blocks, head)
+        network = lite0_blocks(pretrained, output_stride)
     else:
         network = other_backbone(name, pretrained)
     if stage < 8:

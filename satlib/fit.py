@@ -86,6 +86,13 @@ class Run:
         return self.folder / "best.pt"
 
 
+def latest(folder):
+    """Give the checkpoint of a run's last epoch, `last` or `best`, or None."""
+    paths = [folder / "last.pt", folder / "best.pt"]
+    found = [load_checkpoint(path) for path in paths if path.exists()]
+    return max(found, key=lambda checkpoint: checkpoint["epoch"], default=None)
+
+
 def fit(config, resume=True):
     """Train the model that a configuration describes; give its `Run`.
 
@@ -97,10 +104,9 @@ def fit(config, resume=True):
     folder.mkdir(parents=True, exist_ok=True)
     base, _ = write_data(config)
     data = read_file(files, None, "manifest", base)
-    last = folder / "last.pt"
-    checkpoint = load_checkpoint(last) if resume and last.exists() else None
+    checkpoint = latest(folder) if resume else None
     if checkpoint:
-        check_same_run(checkpoint, config, data, last)
+        check_same_run(checkpoint, config, data, folder / "last.pt")
         if next_lesson(config, checkpoint["history"]) is None:
             return Run(config, folder, checkpoint["history"])
     device = choose_device()
@@ -116,7 +122,7 @@ def fit(config, resume=True):
             best = load_checkpoint(folder / "best.pt")
             for name, model in session.learner.items():
                 model.load_state_dict(best[name])
-            session.start(config.self_critical_lr)
+            session.start(config.self_critical_lr, config.self_critical_lr)
         _run_epoch(session, lesson, datasets, references)
         _save(session, data, folder)
     return Run(config, folder, session.history)
@@ -149,7 +155,7 @@ def _teach(session, lesson, dataset, epoch):
 def _run_epoch(session, lesson, datasets, references):
     config, epoch, start = session.config, len(session.history) + 1, time.perf_counter()
     since = epochs_since_best(session.history)
-    if since and since % config.decay_after == 0:
+    if since and since % config.decay_after == 0 and lesson != "first reward":
         for optimizer in filter(None, session.optimizers):
             adjust_learning_rate(optimizer, config.decay_factor)
     measured = _teach(session, lesson, datasets[0], epoch)

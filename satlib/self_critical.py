@@ -71,12 +71,13 @@ def similarity(caption, reference):
 def draw_captions(decoder, cells, word_map, count, max_length=50):
     """Draw `count` captions for each image with cells (B, C, D).
 
-    Gives rows of ids (count·B, L), which begin with `<start>`, and their lengths.
+    Gives rows of ids (count·B, L), which begin with `<start>`, and their lengths. One
+    that has not come to its end after `max_length` words has no `<end>`.
     """
     memory = decoder.remember(cells)
     state = [s.repeat_interleave(count, 0) for s in decoder.start(cells)]
     words = torch.full((len(cells) * count,), word_map["<start>"], device=cells.device)
-    rows = F.pad(words.unsqueeze(1), (0, max_length + 1), value=word_map["<pad>"])
+    rows = F.pad(words.unsqueeze(1), (0, max_length), value=word_map["<pad>"])
     live = torch.ones_like(words, dtype=torch.bool)
     for t in range(max_length):
         counts = live.view(-1, count).sum(1).tolist()
@@ -88,7 +89,6 @@ def draw_captions(decoder, cells, word_map, count, max_length=50):
         words, *state = (r[stay] for r in (words, *state))
         if not live.any():
             break
-    rows[live, max_length + 1] = word_map["<end>"]
     lengths = (rows != word_map["<pad>"]).sum(1)
     return rows[:, : lengths.max()], lengths
 
@@ -99,7 +99,7 @@ def advantages(rewards):
     return (rewards - others).flatten()
 
 
-def reward_loss(decoded, lengths, advantage):
+def reward_loss(decoded, lengths, advantage, word_map):
     """Give the loss whose gradient is minus that of the expected reward, per word.
 
     `decoded` is of captions (s·B, L) with `lengths` and `advantage` (s·B,): equation
@@ -108,7 +108,9 @@ def reward_loss(decoded, lengths, advantage):
     steps = (lengths - 1)[decoded.order].cpu()
     rows = advantage[decoded.order].unsqueeze(1).expand(-1, int(steps.max()))
     weights = pack_padded_sequence(rows, steps, batch_first=True).data
-    losses = F.cross_entropy(decoded.scores, decoded.targets, reduction="none")
+    firsts, others = decoded.scores.tensor_split([len(lengths)])
+    log_probs = speakable(firsts, word_map, True), speakable(others, word_map, False)
+    losses = F.nll_loss(torch.cat(log_probs), decoded.targets, reduction="none")
     return (weights * losses).mean()
 
 
@@ -142,7 +144,7 @@ def train_on_reward(
             rows, lengths = draw_captions(decoder, cells, word_map, count)
             decoded = decoder(cells, rows, lengths)
         rewards = reward(*(r.unflatten(0, (len(images), -1)) for r in (true, rows)))
-        loss = reward_loss(decoded, lengths, advantages(rewards))
+        loss = reward_loss(decoded, lengths, advantages(rewards), word_map)
         update_weights(loss, optimizers, grad_clip, scaler, after_step)
         meters["reward"].update(rewards.mean().item(), len(images))
     return {name: meter.avg for name, meter in meters.items()}

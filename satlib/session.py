@@ -65,16 +65,16 @@ class Session:
         self.device, self.encoder = device, encoder.to(device)
         self.decoder = build_decoder(config, word_map, encoder).to(device)
         self.learner = nn.ModuleDict({"decoder": self.decoder})
-        self.encoder_optimizer = None
         if config.fine_tune:
             self.learner["encoder"] = self.encoder
-            self.encoder_optimizer = _adam(encoder, config.encoder_lr)
-        self.start(config.decoder_lr)
+        self.start(config.decoder_lr, config.encoder_lr)
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
 
-    def start(self, rate):
-        """Begin to learn with the weights as they are: a new average and optimiser."""
+    def start(self, rate, encoder_rate):
+        """Begin to learn with the weights as they are: new average and optimisers."""
         self.average = AveragedModel(self.learner, avg_fn=moving_average)
+        learns = "encoder" in self.learner
+        self.encoder_optimizer = _adam(self.encoder, encoder_rate) if learns else None
         self.decoder_optimizer = _adam(self.decoder, rate)
         self.optimizers = [self.encoder_optimizer, self.decoder_optimizer]
 

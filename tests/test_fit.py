@@ -64,7 +64,7 @@ def test_a_run_learns_and_leaves_its_files(run):
 
 
 def test_a_complete_run_is_only_loaded(run, monkeypatch):
-    monkeypatch.setattr(fit_module, "build_encoder", None)
+    monkeypatch.setattr(fit_module, "encoder_of", None)
     assert fit(run.config).history == run.history
 
 

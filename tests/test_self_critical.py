@@ -74,15 +74,31 @@ def test_captions_are_drawn_by_their_probability(decoder):
     assert (drawn - first).abs().max() < 0.03
 
 
+def chance(decoder, cells, row):
+    """The probability of drawing a row of ids, word by word."""
+    memory, state, p = decoder.remember(cells), decoder.start(cells), 1.0
+    for t, (word, following) in enumerate(itertools.pairwise(row)):
+        inputs = decoder.word_inputs(torch.tensor([word]), memory)
+        *state, _, _ = decoder.step(inputs, *state, memory, [1])
+        p = p * speakable(decoder.fc(state[0]), WORD_MAP, t == 0).exp()[0, following]
+    return p
+
+
+POSSIBLE = [[3, w, v] for w in (1, 2) for v in (1, 2, 4)]  # of at most two words
+
+
 def test_images_do_not_mix_when_captions_end(decoder):
-    cells = torch.randn(3, 4, 5)
     torch.manual_seed(2)
-    rows, lengths = draw_captions(decoder, cells, WORD_MAP, 2, max_length=6)
-    assert len(set(lengths.tolist())) > 1
+    cells = 3 * torch.randn(3, 4, 5)
     with torch.no_grad():
-        decoded = decoder(cells, rows, lengths)
-    chosen = decoded.scores.log_softmax(1).exp()[:, :5]
-    assert (chosen >= 0).all() and len(decoded.targets) == (lengths - 1).sum()
+        decoder.fc.weight.mul_(20)  # so that the images' captions differ
+        rows, lengths = draw_captions(decoder, cells, WORD_MAP, 3000, max_length=2)
+        assert set(lengths.tolist()) == {3}
+        for image, drawn in zip(cells, rows.view(3, 3000, 3).tolist(), strict=True):
+            p = [chance(decoder, image[None], row).item() for row in POSSIBLE]
+            share = [drawn.count(row) / 3000 for row in POSSIBLE]
+            assert sum(p) == pytest.approx(1)
+            assert share == pytest.approx(p, abs=0.04)
 
 
 def test_advantages_by_hand():
@@ -91,35 +107,27 @@ def test_advantages_by_hand():
 
 
 def test_the_gradient_of_the_expected_reward(decoder):
-    """Against enumeration of all captions of one or two words, in expectation."""
+    """Against that of the sum over all captions, of unequal length."""
     cells = torch.randn(1, 4, 5)
-    texts = ["".join(t) for n in (1, 2) for t in itertools.product("ab", repeat=n)]
-    rows = rows_of(*texts)[0]
-    lengths = (rows != 0).sum(1)
-    rewards = torch.linspace(0, 3, len(rows))
+    captions = [[3, 1, 4], [3, 2, 4]]
+    captions += [[3, w, v, u] for w in (1, 2) for v in (1, 2) for u in (1, 2, 4)]
+    rows = torch.tensor([row + [0] * (4 - len(row)) for row in captions])
+    rewards = torch.linspace(0, 3, len(rows))[torch.randperm(len(rows))]
 
     def gradient(loss):
         decoder.zero_grad()
         loss.backward()
-        return decoder.fc.weight.grad.clone()
+        return [p.grad.clone() for p in decoder.parameters()]
 
-    def log_probs():
-        """log p of each caption, by the decoder's own packed words."""
-        decoded = decoder(cells, rows, lengths)
-        ones = torch.ones(len(rows))
-        by_word = [
-            reward_loss(decoded, lengths, ones * (torch.arange(len(rows)) == j))
-            for j in range(len(rows))
-        ]
-        return -torch.stack(by_word) * len(decoded.targets)
-
-    p = log_probs().exp()
-    exact = gradient(-(p * rewards).sum())  # of the expected reward itself
+    p = torch.stack([chance(decoder, cells, row) for row in captions])
+    assert p.sum().item() == pytest.approx(1)
+    exact = gradient(-(p * rewards).sum())
+    lengths = (rows != 0).sum(1)
     decoded = decoder(cells, rows, lengths)
-    weighed = reward_loss(decoded, lengths, log_probs().exp().detach() * rewards)
-    assert torch.allclose(
-        gradient(weighed * len(decoded.targets)), exact, atol=1e-6, rtol=1e-4
-    )
+    weighed = reward_loss(decoded, lengths, p.detach() * rewards, WORD_MAP)
+    found = gradient(weighed * len(decoded.targets))
+    for ours, true in zip(found, exact, strict=True):
+        torch.testing.assert_close(ours, true, atol=1e-6, rtol=1e-3)
 
 
 def test_an_epoch_raises_the_reward(decoder):

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from PIL import Image
 
 import satlib
 from satlib.beam_search import beam_search
@@ -90,6 +89,9 @@ class Captioner:
         return captions
 
 
+ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"]
+
+
 def find_photographs(path):
     """List a photograph, or those of a folder in the order of their names, as Paths.
 
@@ -100,10 +102,9 @@ def find_photographs(path):
         raise FileNotFoundError(f"{path}: there is no photograph or folder there")
     if path.is_file():
         return [path]
-    known = Image.registered_extensions()
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
     if not found:
-        raise ValueError(f"{path}: no photograph in this folder; give another one")
+        raise ValueError(f"{path}: no photograph in this folder ({' '.join(ENDINGS)})")
     return found
 
 

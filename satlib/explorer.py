@@ -23,7 +23,11 @@ class Controls(ipywidgets.VBox):
         self.smooth = ipywidgets.Checkbox(True, description="smooth")
         self.one_scale = ipywidgets.Checkbox(False, description="all on one scale")
         self.beam_size = ipywidgets.IntSlider(
-            beam_size, 1, 10, description="beam size", continuous_update=False
+            beam_size,
+            1,
+            max(10, beam_size),
+            description="beam size",
+            continuous_update=False,
         )
         self.upload = ipywidgets.FileUpload(accept="image/*", description="your own")
         self.message = ipywidgets.HTML()
@@ -66,16 +70,16 @@ class Explorer:
         """Caption images by all captioners; give a tuple of captions for each image."""
         self.controls.message.value = f"captioning {len(images)} …"
         size = self.controls.beam_size.value
-        found = [captioner.caption(images, size) for captioner in self.captioners]
+        found = [c.caption(images, size) for c in self.captioners]
         self.controls.message.value = ""
         return list(zip(*found, strict=True))
 
     def add(self, images):
         """Add photographs, and choose the first of them."""
         for image, captions in zip(images, self.captions(images), strict=True):
-            views = [WordView(caption, image) for caption in captions]
-            thumbnail = ipywidgets.Image(value=jpeg(as_shown(image, 72)), format="jpeg")
-            self.thumbnails.children += (thumbnail,)
+            views = [WordView(c, image, **self.controls.drawing()) for c in captions]
+            small = ipywidgets.Image(value=jpeg(as_shown(image, 72)), format="jpeg")
+            self.thumbnails.children += (small,)
             self.stack.children += (ipywidgets.HBox(views, layout=WRAP),)
             self.images, self.views = [*self.images, image], [*self.views, views]
         self.choice.options = [str(n) for n in range(1, len(self.images) + 1)]
@@ -104,12 +108,12 @@ class Explorer:
 
     def save(self, path):
         """Keep the maps of the chosen picture as a file, as `views.save` does."""
-        n = self.choice.index
-        save(self.views[n][0].caption, self.images[n], path)
+        chosen = self.choice.index
+        save(self.views[chosen][0].caption, self.images[chosen], path)
 
     def _ipython_display_(self):
-        figure = plain_figure(self.views[0][0].caption, self.images[0])
-        display(self.widget, HTML(figure))
+        plain = plain_figure(self.views[0][0].caption, self.images[0])
+        display(self.widget, HTML(plain))
 
 
 def plain_figure(caption, image):

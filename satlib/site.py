@@ -39,7 +39,10 @@ def fetch_scripts(folder):
 
 def _take(source, patterns, target):
     for pattern in patterns:
-        for path in source.glob(pattern):
+        found = list(source.glob(pattern))
+        if not found:
+            raise RuntimeError(f"{source} has no {pattern}; BOOK_SCRIPTS=npm needs it")
+        for path in found:
             place = target / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)

@@ -75,9 +75,9 @@ def word_details(caption):
 class WordView(ipywidgets.VBox):
     """The words of a `Caption` of a photograph, each with its map and its details."""
 
-    def __init__(self, caption, image):
+    def __init__(self, caption, image, **drawing):
         super().__init__(layout={"max_width": "26em"})
-        self.picture, self.drawing = as_shown(image), {}
+        self.picture, self.drawing = as_shown(image), drawing
         self.hear(caption)
 
     def hear(self, caption):

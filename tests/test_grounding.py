@@ -120,13 +120,23 @@ def test_deletion_has_a_row_for_each_word(captioner):
 
 
 def test_the_summary_of_a_deletion():
-    rows = [{"word": "cat", "before": 0.9, "attended": 0.1, "random": 0.8}] * 6
-    rows += [{"word": "a", "before": 0.9, "attended": 0.9, "random": 0.9}] * 2
+    cat = {"word": "cat", "before": 0.9, "attended": 0.1, "random": 0.8}
+    rows = [{"image": n, **cat} for n in (0, 1, 2, 3, 4, 4)]
+    a = {"word": "a", "before": 0.9, "attended": 0.9, "random": 0.9}
+    rows += [{"image": n, **a} for n in (0, 5)]
     found = summary(rows)
     assert found["gap"] == pytest.approx(0.7 * 6 / 8)
     assert found["attended counts more"] == 0.75 and found["words"] == 8
     low, high = found["interval"]
-    assert 0.1 < low < found["gap"] < high < 0.71
+    assert 0.1 < low < found["gap"] < high < 0.71 and found["images"] == 6
+
+
+def test_words_of_one_image_are_no_independent_evidence():
+    cases = {"before": 1.0, "attended": 0.2, "random": 1.0}
+    rows = [{"image": n, "word": "x", **cases} for n in range(5)]
+    rows += [{"image": n, "word": "x", **cases, "random": 0.2} for n in range(5, 10)]
+    once, often = summary(rows)["interval"], summary(rows * 20)["interval"]
+    assert often == pytest.approx(once)
 
 
 def test_the_variants_differ_in_what_they_say():
@@ -136,7 +146,7 @@ def test_the_variants_differ_in_what_they_say():
 def test_the_kept_outcome_reaches_what_it_should():
     found = read_results("grounding")
     assert list(found["variants"]) == list(VARIANTS)
-    ours = found["variants"]["… and twice the scenes (ours)"]
+    ours = found["variants"]["no penalty, twice the scenes (ours)"]
     assert len(ours) == len(SEEDS)
     for run in ours:
         assert run["BLEU-4"] >= 0.8

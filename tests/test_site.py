@@ -94,9 +94,11 @@ def opened(path, chromium, width, colours):
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.on("request", lambda r: r.url.startswith("http") and errors.append(r.url))
     tab.goto(path.as_uri())
-    yield tab
-    assert errors == []
-    context.close()
+    try:
+        yield tab
+        assert errors == []
+    finally:
+        context.close()
 
 
 WINDOWS = pytest.mark.parametrize(

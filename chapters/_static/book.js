@@ -10,14 +10,17 @@ function nameControls() {
   }
   for (const group of document.querySelectorAll(".widget-toggle-buttons")) {
     group.setAttribute("role", "group");
-    group.setAttribute("aria-label", "choose");
+    const label = group.closest(".stepper")?.querySelector(".widget-label");
+    group.setAttribute("aria-label", label ? label.textContent : "picture");
     for (const button of group.querySelectorAll("button")) {
       button.setAttribute("aria-pressed", button.classList.contains("mod-active"));
     }
   }
   for (const picture of document.querySelectorAll("img.widget-image")) {
-    const value = picture.closest(".stepper")?.querySelector(".widget-readout");
-    picture.alt = value ? `map for ${value.textContent}` : "small picture";
+    const stepper = picture.closest(".stepper");
+    const [label, value] = ["label", "readout"].map((part) => stepper?.querySelector(`.widget-${part}`));
+    const place = [...picture.parentElement.children].indexOf(picture) + 1;
+    picture.alt = value ? `${label.textContent}: ${value.textContent}` : `picture ${place}`;
   }
   for (const button of document.querySelectorAll(".widget-play button")) {
     button.setAttribute("aria-label", button.title || "play");

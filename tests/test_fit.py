@@ -186,6 +186,29 @@ def test_self_critical_epochs_follow_the_words_and_resume(world, tmp_path):
     assert next_lesson(more, whole.history) is None
 
 
+def test_a_rewarded_epoch_is_not_begun_twice(world, tmp_path, monkeypatch):
+    """Killed after `best.pt` was written and before `last.pt` was."""
+    choices = {"self_critical_lr": 1e-3, "epochs": 2, "self_critical_epochs": 1}
+    config = a_config(world, tmp_path / "a", **choices)
+    monkeypatch.setattr(fit_module, "epochs_since_best", lambda history: 0)
+    whole = fit(config)
+    fit(replace(config, output=str(tmp_path / "b"), self_critical_epochs=0))
+    write = fit_module.save_checkpoint
+
+    def killed(path, checkpoint):
+        if path.name == "last.pt":
+            raise KeyboardInterrupt
+        write(path, checkpoint)
+
+    monkeypatch.setattr(fit_module, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(replace(config, output=str(tmp_path / "b")))
+    monkeypatch.setattr(fit_module, "save_checkpoint", write)
+    resumed = fit(replace(config, output=str(tmp_path / "b")))
+    rewards = [[r.get("train_reward") for r in x.history] for x in (whole, resumed)]
+    assert rewards[0] == rewards[1] and len(rewards[1]) == 3
+
+
 def test_the_average_follows_the_weights():
     session = Session(
         Config(decoder_dim=8, attention_dim=8, embed_dim=8),

@@ -122,7 +122,7 @@ def load_captioner(path=None):
     checkpoint = load_checkpoint(path)
     config = SimpleNamespace(**checkpoint["config"])
     tuned = "encoder" in checkpoint
-    encoder = encoder_of(config, not tuned).fine_tune(False)
+    encoder = encoder_of(config, not tuned)
     if tuned:
         encoder.load_state_dict(checkpoint["encoder"])
     decoder = build_decoder(config, checkpoint["word_map"], encoder)

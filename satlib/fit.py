@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from satlib.concepts import train_concepts, validate_concepts
 from satlib.configuration import (
     Config,
     check_same_run,
@@ -54,18 +55,24 @@ def split_photographs(config, split):
 
 def open_dataset(config, encoder, base, split):
     """Give a split with its cells cached. Raises ValueError where it is empty."""
-    folder, _ = folders(config)
-    images = file_path(folder, split, "images", base)
-    if not read_file(folder, split, "captions", base):
+    files, folder = folders(config)
+    images = file_path(files, split, "images", base)
+    if not read_file(files, split, "captions", base):
         raise ValueError(f"{images}: the {split} split is empty; give more or splits")
-    cells = folder / f"{split}_CELLS_{config.encoder}_{base}.hdf5"
+    learns = any(p.requires_grad for p in encoder.parameters())
+    place = folder if config.concept_epochs and not learns else files
+    kind = "TRUNK" if learns else "CELLS"
+    cells = place / f"{split}_{kind}_{config.encoder}_{base}.hdf5"
     cache_features(encoder, images, cells)
-    return CaptionDataset(folder, base, split, cells)
+    return CaptionDataset(files, base, split, cells)
 
 
 def epochs_since_best(history):
-    """Count the epochs after the one with the best BLEU-4 of generated captions."""
-    scores = [row["bleu4"] for row in history]
+    """Count the epochs after the best: by BLEU-4 of generated captions.
+
+    An epoch on concepts has no captions. It counts minus its loss, less than any other.
+    """
+    scores = [row.get("bleu4", -row.get("concept_loss", 0)) for row in history]
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
@@ -109,66 +116,83 @@ def fit(config, resume=True):
         check_same_run(checkpoint, config, data, folder / "last.pt")
         if next_lesson(config, checkpoint["history"]) is None:
             return Run(config, folder, checkpoint["history"])
-    device = choose_device()
-    encoder = encoder_of(config).to(device)
-    datasets = [open_dataset(config, encoder, base, s) for s in ("TRAIN", "VAL")]
     references = [e["captions"] for e in read_file(files, "VAL", "references", base)]
     word_map = read_file(files, None, "wordmap", base)
-    session = Session(config, encoder, word_map, device)
+    lesson = checkpoint["lesson"] if checkpoint else next_lesson(config, [])
+    session = Session(config, encoder_of(config), word_map, choose_device(), lesson)
     if checkpoint:
         session.restore(checkpoint)
     while lesson := next_lesson(config, session.history):
-        if lesson == "first reward":
-            best = load_checkpoint(folder / "best.pt")
-            for name, model in session.learner.items():
-                model.load_state_dict(best[name])
-            session.start(config.self_critical_lr, config.self_critical_lr)
-        _run_epoch(session, lesson, datasets, references)
+        if lesson != session.lesson:
+            session.take(load_checkpoint(folder / "best.pt"))
+            session.start(lesson)
+        _run_epoch(session, base, references)
         _save(session, data, folder)
     return Run(config, folder, session.history)
 
 
 def next_lesson(config, history):
-    """Tell what the next epoch teaches: "words", "first reward", "reward" or None."""
-    rewarded = sum("train_reward" in row for row in history)
-    on_words = len(history) < config.epochs and not rewarded
+    """Tell what the next epoch teaches: "concepts", "words", "reward" or None."""
+    lessons = [row["lesson"] for row in history]
+    if lessons.count("concepts") < config.concept_epochs:
+        return "concepts"
+    on_words = lessons.count("words") < config.epochs and "reward" not in lessons
     if on_words and epochs_since_best(history) < config.stop_after:
         return "words"
-    if rewarded < config.self_critical_epochs:
-        return "reward" if rewarded else "first reward"
-    return None
+    rewarded = lessons.count("reward")
+    return "reward" if rewarded < config.self_critical_epochs else None
 
 
-def _teach(session, lesson, dataset, epoch):
-    config = session.config
+def _teach(session, dataset, epoch):
+    config, word_map = session.config, session.word_map
     loader = batches(dataset, config.batch_size, config.seed + epoch, config.workers)
-    encoder = session.encoder if config.fine_tune else None
-    what = loader, encoder, session.decoder, *session.optimizers, epoch
+    encoder = session.encoder if session.encoder_optimizer else None
     settings = {"grad_clip": config.grad_clip, "scaler": session.scaler}
     settings["after_step"] = session.follow
-    if lesson == "words":
+    if session.lesson == "concepts":
+        concepts = session.learner["concepts"]
+        if epoch == 1:
+            concepts.expect(dataset.captions, word_map)
+        what = loader, encoder, concepts, *session.optimizers, epoch
+        return train_concepts(*what, word_map, **settings)
+    what = loader, encoder, session.decoder, *session.optimizers, epoch
+    if session.lesson == "words":
         return train(*what, alpha_c=config.alpha_c, **settings)
-    reward = CiderReward(dataset.captions)
-    return train_on_reward(*what, reward, session.word_map, **settings)
+    return train_on_reward(*what, CiderReward(dataset.captions), word_map, **settings)
 
 
-def _run_epoch(session, lesson, datasets, references):
-    config, epoch, start = session.config, len(session.history) + 1, time.perf_counter()
-    since = epochs_since_best(session.history)
-    if since and since % config.decay_after == 0 and lesson != "first reward":
+def _examine(session, dataset, references):
+    config, word_map = session.config, session.word_map
+    loader = batches(dataset, config.batch_size, workers=config.workers)
+    if session.lesson == "concepts":
+        models = session.average.module
+        concepts = models["encoder"], models["concepts"]
+        return validate_concepts(loader, *concepts, word_map)
+    return validate(loader, *session.averaged(), word_map, references)
+
+
+def _run_epoch(session, base, references):
+    config, history, start = session.config, session.history, time.perf_counter()
+    since = epochs_since_best(history)
+    begun = history and history[-1]["lesson"] == session.lesson
+    if begun and since and since % config.decay_after == 0:
         for optimizer in filter(None, session.optimizers):
             adjust_learning_rate(optimizer, config.decay_factor)
-    measured = _teach(session, lesson, datasets[0], epoch)
-    validation = batches(datasets[1], config.batch_size, workers=config.workers)
-    row = {"epoch": epoch, "learning_rate": session.learning_rate}
+    splits = [open_dataset(config, session.encoder, base, s) for s in ("TRAIN", "VAL")]
+    row = {"epoch": len(history) + 1, "lesson": session.lesson}
+    row["learning_rate"] = session.decoder_optimizer.param_groups[0]["lr"]
+    measured = _teach(session, splits[0], row["epoch"])
     row |= {f"train_{name}": value for name, value in measured.items()}
-    row |= validate(validation, *session.averaged(), session.word_map, references)
-    session.history.append(row | {"seconds": time.perf_counter() - start})
+    row |= _examine(session, splits[1], references)
+    history.append(row | {"seconds": time.perf_counter() - start})
     print(validation_line(row), flush=True)
 
 
 def validation_line(row):
     """Write what the validation of an epoch has found."""
+    if row["lesson"] == "concepts":
+        loss = f"concept loss {row['concept_loss']:.2f}"
+        return f"epoch {row['epoch']} validation  {loss}"
     return (
         f"epoch {row['epoch']} validation  loss {row['loss']:.3f}"
         f"  top-5 {row['top5']:.1f} %"

@@ -201,7 +201,7 @@ def train_variant(variant, seed, encoder, dataset, word_map):
         for layer in (session.decoder.init_h, session.decoder.init_c):
             nn.init.zeros_(layer.weight).requires_grad_(False)
             nn.init.zeros_(layer.bias).requires_grad_(False)
-        session.start(config.decoder_lr, config.encoder_lr)
+        session.start("words")
     for epoch in range(1, config.epochs + 1):
         train(
             batches(dataset, config.batch_size, seed + epoch),

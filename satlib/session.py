@@ -7,23 +7,23 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from satlib.concepts import Concepts
 from satlib.decoder import Decoder
 from satlib.encoder import build_encoder
 
 
 def encoder_of(config, pretrained=True):
-    """Build the encoder that a configuration describes, its later blocks opened or not.
+    """Build the encoder that a configuration describes.
 
     Without `pretrained` its weights are random, to be loaded from a checkpoint.
     """
-    encoder = build_encoder(
+    return build_encoder(
         config.encoder,
         pretrained,
         config.image_size,
         config.stage,
         config.output_stride,
     )
-    return encoder.fine_tune(config.fine_tune)
 
 
 def build_decoder(config, word_map, encoder):
@@ -51,31 +51,50 @@ def moving_average(average, weights, count):
     return average + max(0.002, 9 / (count + 10)) * (weights - average)
 
 
-def _adam(model, rate):
-    opened = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.Adam(opened, rate, fused=True)
+def _adam(models, rate):
+    parameters = (p for model in models for p in model.parameters())
+    opened = [p for p in parameters if p.requires_grad]
+    return torch.optim.Adam(opened, rate, fused=True) if opened else None
+
+
+def _on(device, function, *arguments):
+    module = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
+    return getattr(module, function)(*arguments) if module else None
+
+
+def learner_of(config, word_map, encoder):
+    """Give all that learns at some time in a run, by name."""
+    parts = {"decoder": build_decoder(config, word_map, encoder)}
+    if config.concept_epochs:
+        parts["concepts"] = Concepts(encoder.encoder_dim, len(word_map))
+    if config.concept_epochs or config.fine_tune:
+        parts["encoder"] = encoder
+    return nn.ModuleDict(parts)
 
 
 class Session:
     """A model in training: its weights, optimisers and history on a device."""
 
-    def __init__(self, config, encoder, word_map, device):
+    def __init__(self, config, encoder, word_map, device, lesson="words"):
         torch.manual_seed(config.seed)
         self.config, self.word_map, self.history = config, word_map, []
         self.device, self.encoder = device, encoder.to(device)
-        self.decoder = build_decoder(config, word_map, encoder).to(device)
-        self.learner = nn.ModuleDict({"decoder": self.decoder})
-        if config.fine_tune:
-            self.learner["encoder"] = self.encoder
-        self.start(config.decoder_lr, config.encoder_lr)
+        self.learner = learner_of(config, word_map, encoder).to(device)
+        self.decoder = self.learner["decoder"]
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+        self.start(lesson)
 
-    def start(self, rate, encoder_rate):
-        """Begin to learn with the weights as they are: new average and optimisers."""
+    def start(self, lesson):
+        """Begin a lesson with the weights as they are: new average and optimisers."""
+        self.lesson, config = lesson, self.config
+        self.encoder.fine_tune(config.fine_tune or lesson == "concepts")
         self.average = AveragedModel(self.learner, avg_fn=moving_average)
-        learns = "encoder" in self.learner
-        self.encoder_optimizer = _adam(self.encoder, encoder_rate) if learns else None
-        self.decoder_optimizer = _adam(self.decoder, rate)
+        rates = config.encoder_lr, config.decoder_lr
+        if lesson == "reward":
+            rates = config.self_critical_lr, config.self_critical_lr
+        others = [part for name, part in self.learner.items() if name != "encoder"]
+        self.encoder_optimizer = _adam([self.encoder], rates[0])
+        self.decoder_optimizer = _adam(others, rates[1])
         self.optimizers = [self.encoder_optimizer, self.decoder_optimizer]
 
     def follow(self):
@@ -90,26 +109,27 @@ class Session:
     def parts(self):
         """Name everything that has a state_dict and changes while training."""
         names = ["learner", "average", "decoder_optimizer", "scaler"]
-        names += ["encoder_optimizer"] if self.config.fine_tune else []
+        names += ["encoder_optimizer"] if self.encoder_optimizer else []
         return {name: getattr(self, name) for name in names}
-
-    @property
-    def learning_rate(self):
-        """The decoder's learning rate as it is now."""
-        return self.decoder_optimizer.param_groups[0]["lr"]
 
     def checkpoint(self):
         """Give the session as plain data; `decoder` and `encoder` are the averages."""
         parts = self.parts() | dict(self.average.module.items())
         return {name: part.state_dict() for name, part in parts.items()} | {
             "config": asdict(self.config),
+            "lesson": self.lesson,
             "word_map": self.word_map,
             "history": self.history,
             "epoch": len(self.history),
-            "best_bleu4": max((row["bleu4"] for row in self.history), default=0.0),
+            "best_bleu4": max((r.get("bleu4", 0) for r in self.history), default=0),
             "random_state": torch.get_rng_state(),
-            "device_random_state": self._device("get_rng_state"),
+            "device_random_state": _on(self.device, "get_rng_state"),
         }
+
+    def take(self, checkpoint):
+        """Go on from a checkpoint's averaged weights."""
+        for name, model in self.learner.items():
+            model.load_state_dict(checkpoint[name])
 
     def restore(self, checkpoint):
         """Take the session up where the checkpoint left it."""
@@ -117,8 +137,4 @@ class Session:
             part.load_state_dict(checkpoint[name])
         self.history = checkpoint["history"]
         torch.set_rng_state(checkpoint["random_state"])
-        self._device("set_rng_state", checkpoint["device_random_state"])
-
-    def _device(self, function, *arguments):
-        module = {"cuda": torch.cuda, "mps": torch.mps}.get(self.device.type)
-        return getattr(module, function)(*arguments) if module else None
+        _on(self.device, "set_rng_state", checkpoint["device_random_state"])

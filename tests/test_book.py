@@ -56,8 +56,9 @@ def roles(name, text):
     return [re.sub(r"^.*<(.*)>$", r"\1", content).strip() for content in contents]
 
 
+# Functions that read best whole:
 WHOLE = "create_input_files|partly_saving_forward|search|textbook_search|train|"
-WHOLE += "train_on_reward|validate|write_images"  # functions that read best whole
+WHOLE += "train_on_reward|train_concepts|validate|write_images"
 
 
 def code_lines(source):

@@ -1,5 +1,6 @@
 """Whole runs: resuming, schedule, validation, and the captioner at the end."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -49,6 +50,12 @@ def numbers(history):
     """The parts of a history that do not depend on the clock."""
     keys = ("epoch", "learning_rate", "train_loss", "train_top5", "loss", "bleu4")
     return [{key: row[key] for key in keys} for row in history]
+
+
+def timeless(history):
+    """All of a history but what the clock says."""
+    clocks = "seconds", "train_batch_time", "train_data_time"
+    return [{k: v for k, v in row.items() if k not in clocks} for row in history]
 
 
 def test_a_run_learns_and_leaves_its_files(run):
@@ -174,16 +181,41 @@ def test_self_critical_epochs_follow_the_words_and_resume(world, tmp_path):
     for count in (0, 1, 2):
         parts = a_config(world, tmp_path / "b", self_critical_epochs=count, **choices)
         resumed = fit(parts)
-    timeless = [
-        [
-            {k: v for k, v in row.items() if "time" not in k and k != "seconds"}
-            for row in r
-        ]
-        for r in (whole.history, resumed.history)
-    ]
-    assert timeless[0] == timeless[1]
+    assert timeless(whole.history) == timeless(resumed.history)
     more = replace(config, epochs=9)  # no words after the reward
     assert next_lesson(more, whole.history) is None
+
+
+def test_concepts_come_before_the_words_and_resume(world, tmp_path):
+    choices = {"concept_epochs": 2, "encoder_lr": 1e-3, "max_images": 6, "epochs": 2}
+    config = a_config(world, tmp_path / "a", self_critical_epochs=1, **choices)
+    whole = fit(config)
+    lessons = [row["lesson"] for row in whole.history]
+    assert lessons == ["concepts"] * 2 + ["words"] * 2 + ["reward"]
+    losses = [row["concept_loss"] for row in whole.history[:2]]
+    assert losses[1] < losses[0]
+
+    epochs, run_epoch = [], fit_module._run_epoch
+
+    def killed(session, *rest):
+        if len(session.history) == len(epochs) // 2:  # at the second attempt
+            epochs.append(session.history)
+            if len(epochs) % 2:
+                raise KeyboardInterrupt
+        run_epoch(session, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_module, "_run_epoch", killed)
+        for _ in range(9):
+            with contextlib.suppress(KeyboardInterrupt):
+                resumed = fit(replace(config, output=str(tmp_path / "b")))
+    assert [row["lesson"] for row in resumed.history] == lessons
+    assert timeless(resumed.history) == timeless(whole.history)
+
+    tuned = load_captioner(whole.best).encoder.state_dict()
+    plain = build_encoder(image_size=64).state_dict()
+    changed = [name for name in plain if not torch.equal(plain[name], tuned[name])]
+    assert changed and all(int(name.split(".")[1]) >= 6 for name in changed)
 
 
 def test_a_rewarded_epoch_is_not_begun_twice(world, tmp_path, monkeypatch):

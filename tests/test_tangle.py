@@ -56,7 +56,6 @@ ROOMS = {
     "views": "figures photographs",
     "explorer": "figures views",
     "grounding": "above",
-    "card": "above",
     "benchmark": "above",
     "speed": "above",
     "scale": "above",

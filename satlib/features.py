@@ -92,8 +92,9 @@ def is_cached(encoder, images, features):
 def cache_features(encoder, images, features, batch_size=32):
     """Write the cells of all images of the HDF5 file `images` to the file `features`.
 
-    Nothing is done if they are there, and an interrupted run is taken up again. The
-    encoder runs where its parameters are. Raises OSError where the disk is too small.
+    They are those of the encoder's frozen blocks. Nothing is done if they are there,
+    and an interrupted run is taken up again. The encoder runs where its parameters are.
+    Raises OSError where the disk is too small.
     """
     if is_cached(encoder, images, features):
         return features

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import h5py
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
+from torchvision.transforms import v2
 
 from satlib.dataset import file_path, read_file
 from satlib.photographs import make_room, progress
@@ -18,11 +20,13 @@ class CaptionDataset(Dataset):
     """One split ("TRAIN", "VAL" or "TEST") of the data files `base` in `output`.
 
     Item i is image i, uint8 (3, S, S), or its cells (C, D) in float16 if `features`
-    is a feature cache; its captions (k, L), and their lengths (k,), as int64.
+    is a feature cache; its captions (k, L), and their lengths (k,), as int64. The image
+    is first changed by `transform`, if there is one.
     """
 
-    def __init__(self, output, base, split, features=None):
+    def __init__(self, output, base, split, features=None, transform=None):
         self.path = Path(features or file_path(output, split, "images", base))
+        self.transform = transform or nn.Identity()
         self.key = "cells" if features else "images"
         with h5py.File(file_path(output, split, "images", base)) as file:
             count, per_image = len(file["images"]), file.attrs["captions_per_image"]
@@ -44,7 +48,7 @@ class CaptionDataset(Dataset):
         if self._process != os.getpid():
             self._file, self._process = h5py.File(self.path), os.getpid()
         image = torch.from_numpy(self._file[self.key][index])
-        return image, self.captions[index], self.lengths[index]
+        return self.transform(image), self.captions[index], self.lengths[index]
 
     def __getstate__(self):
         return self.__dict__ | {"_file": None, "_process": None}
@@ -70,6 +74,17 @@ def batches(dataset, batch_size, seed=None, workers=0):
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
+    )
+
+
+def augmentation(image_size):
+    """Give a random change of images uint8 (3, S, S): part, mirror image, light."""
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(image_size, scale=(0.5, 1), ratio=(0.8, 1.25)),
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+        ]
     )
 
 

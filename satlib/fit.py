@@ -15,7 +15,7 @@ from satlib.configuration import (
     save_checkpoint,
 )
 from satlib.dataset import create_input_files, file_path, read_file
-from satlib.features import CaptionDataset, batches, cache_features
+from satlib.features import CaptionDataset, augmentation, batches, cache_features
 from satlib.photographs import replacing
 from satlib.scenes import write_scenes
 from satlib.self_critical import CiderReward, train_on_reward
@@ -54,11 +54,14 @@ def split_photographs(config, split):
 
 
 def open_dataset(config, encoder, base, split):
-    """Give a split with its cells cached. Raises ValueError where it is empty."""
+    """Give a split, cached or augmented. Raises ValueError where it is empty."""
     files, folder = folders(config)
     images = file_path(files, split, "images", base)
     if not read_file(files, split, "captions", base):
         raise ValueError(f"{images}: the {split} split is empty; give more or splits")
+    if config.augment and split == "TRAIN":
+        change = augmentation(config.image_size)
+        return CaptionDataset(files, base, split, transform=change)
     learns = any(p.requires_grad for p in encoder.parameters())
     place = folder if config.concept_epochs and not learns else files
     kind = "TRUNK" if learns else "CELLS"
@@ -146,7 +149,8 @@ def next_lesson(config, history):
 def _teach(session, dataset, epoch):
     config, word_map = session.config, session.word_map
     loader = batches(dataset, config.batch_size, config.seed + epoch, config.workers)
-    encoder = session.encoder if session.encoder_optimizer else None
+    looks = config.augment or session.encoder_optimizer
+    encoder = session.encoder if looks else None
     settings = {"grad_clip": config.grad_clip, "scaler": session.scaler}
     settings["after_step"] = session.follow
     if session.lesson == "concepts":

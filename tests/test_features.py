@@ -12,7 +12,13 @@ import torch
 from satlib import features, photographs
 from satlib.dataset import create_input_files, file_path, read_file
 from satlib.encoder import build_encoder
-from satlib.features import CaptionDataset, batches, cache_features, is_cached
+from satlib.features import (
+    CaptionDataset,
+    augmentation,
+    batches,
+    cache_features,
+    is_cached,
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +80,30 @@ def test_the_seed_fixes_the_order(files):
 
     assert order(1) == order(1) != order(2)
     assert sorted(order(1)) == sorted(order(None))
+
+
+def test_augmented_images_are_parts_and_mirror_images(files):
+    ramp = torch.linspace(20, 220, 64).byte().expand(3, 64, 64)  # brighter to the right
+    torch.manual_seed(0)
+    views = torch.stack([augmentation(64)(ramp) for _ in range(200)])
+    assert views.shape == (200, 3, 64, 64) and views.dtype == torch.uint8
+    rise = (views[..., -1].float() - views[..., 0].float()).mean((1, 2))
+    assert 70 < (rise < 0).sum() < 130
+    # at least half the area, no wider than 5/4 of its height: 0.63 of the width
+    assert rise.abs().min() > 0.6 * 0.8 * 0.8 * 200
+    means = views.float().mean((1, 2, 3))
+    assert means.min() < 0.9 * 120 and means.max() > 1.1 * 120
+
+
+def test_a_dataset_changes_its_images_each_time(files):
+    plain = CaptionDataset(*files, "TRAIN")
+    changing = CaptionDataset(*files, "TRAIN", transform=augmentation(64))
+    torch.manual_seed(3)
+    first, second = changing[5], changing[5]
+    assert not torch.equal(first[0], second[0])
+    assert torch.equal(first[1], plain[5][1])
+    torch.manual_seed(3)
+    assert torch.equal(changing[5][0], first[0])
 
 
 def test_cached_cells_are_those_of_the_encoder(files, encoder, tmp_path):

@@ -186,14 +186,17 @@ def test_self_critical_epochs_follow_the_words_and_resume(world, tmp_path):
     assert next_lesson(more, whole.history) is None
 
 
-def test_concepts_come_before_the_words_and_resume(world, tmp_path):
+@pytest.mark.parametrize("augment", [False, True])
+def test_concepts_come_before_the_words_and_resume(world, tmp_path, augment):
     choices = {"concept_epochs": 2, "encoder_lr": 1e-3, "max_images": 6, "epochs": 2}
+    choices["augment"] = augment
     config = a_config(world, tmp_path / "a", self_critical_epochs=1, **choices)
     whole = fit(config)
     lessons = [row["lesson"] for row in whole.history]
     assert lessons == ["concepts"] * 2 + ["words"] * 2 + ["reward"]
     losses = [row["concept_loss"] for row in whole.history[:2]]
     assert losses[1] < losses[0]
+    assert any((tmp_path / "a").glob("TRAIN_CELLS*")) != augment
 
     epochs, run_epoch = [], fit_module._run_epoch
 

@@ -59,10 +59,10 @@ def open_dataset(config, encoder, base, split):
     images = file_path(files, split, "images", base)
     if not read_file(files, split, "captions", base):
         raise ValueError(f"{images}: the {split} split is empty; give more or splits")
-    if config.augment and split == "TRAIN":
+    learns = any(p.requires_grad for p in encoder.parameters())
+    if learns and config.augment and split == "TRAIN":
         change = augmentation(config.image_size)
         return CaptionDataset(files, base, split, transform=change)
-    learns = any(p.requires_grad for p in encoder.parameters())
     place = folder if config.concept_epochs and not learns else files
     kind = "TRUNK" if learns else "CELLS"
     cells = place / f"{split}_{kind}_{config.encoder}_{base}.hdf5"
@@ -149,8 +149,7 @@ def next_lesson(config, history):
 def _teach(session, dataset, epoch):
     config, word_map = session.config, session.word_map
     loader = batches(dataset, config.batch_size, config.seed + epoch, config.workers)
-    looks = config.augment or session.encoder_optimizer
-    encoder = session.encoder if looks else None
+    encoder = session.encoder if session.encoder_optimizer else None
     settings = {"grad_clip": config.grad_clip, "scaler": session.scaler}
     settings["after_step"] = session.follow
     if session.lesson == "concepts":

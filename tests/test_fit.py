@@ -196,7 +196,7 @@ def test_concepts_come_before_the_words_and_resume(world, tmp_path, augment):
     assert lessons == ["concepts"] * 2 + ["words"] * 2 + ["reward"]
     losses = [row["concept_loss"] for row in whole.history[:2]]
     assert losses[1] < losses[0]
-    assert any((tmp_path / "a").glob("TRAIN_CELLS*")) != augment
+    assert any((tmp_path / "a").glob("TRAIN_TRUNK*")) != augment
 
     epochs, run_epoch = [], fit_module._run_epoch
 

@@ -1,7 +1,7 @@
 # Written by `python -m satlib.tangle` from chapters/captioner.md: edit that.
 """Caption photographs with a trained model: `load_captioner`, `Captioner`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import exp
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ import torch
 
 import satlib
 from satlib.beam_search import beam_search
-from satlib.configuration import load_checkpoint
+from satlib.configuration import Config, load_checkpoint
 from satlib.photographs import load_photograph, progress
 from satlib.session import build_decoder, choose_device, encoder_of
 
@@ -58,11 +58,12 @@ def caption_from(hypotheses, words):
 class Captioner:
     """A trained model that captions photographs."""
 
-    def __init__(self, encoder, decoder, word_map, image_size):
+    def __init__(self, encoder, decoder, word_map, image_size, length_power=0.7):
         self.device = choose_device()
         self.encoder = encoder.to(self.device).eval()
         self.decoder = decoder.to(self.device).eval()
         self.word_map, self.image_size = word_map, image_size
+        self.length_power = length_power
 
     @torch.inference_mode()
     def look(self, images):
@@ -84,7 +85,13 @@ class Captioner:
         captions, starts = [], range(0, len(images), batch_size)
         for start in progress(starts, len(starts), "captions"):
             cells = self.look(images[start : start + batch_size])
-            found = beam_search(self.decoder, cells, self.word_map, beam_size)
+            found = beam_search(
+                self.decoder,
+                cells,
+                self.word_map,
+                beam_size,
+                length_power=self.length_power,
+            )
             captions += [caption_from(hypotheses, words) for hypotheses in found]
         return captions
 
@@ -120,11 +127,13 @@ def load_captioner(path=None):
             "the path of its checkpoint, for load_captioner(path)"
         )
     checkpoint = load_checkpoint(path)
-    config = SimpleNamespace(**checkpoint["config"])
+    usual = {choice.name: choice.default for choice in fields(Config)}
+    config = SimpleNamespace(**usual | checkpoint["config"])
     tuned = "encoder" in checkpoint
     encoder = encoder_of(config, not tuned)
     if tuned:
         encoder.load_state_dict(checkpoint["encoder"])
     decoder = build_decoder(config, checkpoint["word_map"], encoder)
     decoder.load_state_dict(checkpoint["decoder"])
-    return Captioner(encoder, decoder, checkpoint["word_map"], config.image_size)
+    word_map, power = checkpoint["word_map"], config.length_power
+    return Captioner(encoder, decoder, word_map, config.image_size, power)

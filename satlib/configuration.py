@@ -74,6 +74,7 @@ class Config:
     decay_factor: float = number(0.8, 0.01, 0.99)
     stop_after: int = number(20, 1)  # epochs without progress before the end
     beam_size: int = number(5, 1, 1000)  # for captions after training
+    length_power: float = number(0.7, 0, 2)  # of beam search: 0 for no normalisation
     workers: int = number(0, 0, 64)  # processes that load data
     seed: int = number(28, 0, 2**31)
     output: str | None = None  # folder of the run; by default one under data/runs
@@ -153,7 +154,7 @@ DATA_CHOICES = ["dataset", "captions", "images", "splits", "scenes", "max_images
 DATA_CHOICES += ["on_error", "min_freq", "encoder", "stage", "output_stride"]
 DATA_CHOICES += ["image_size", "seed"]
 FREE_CHOICES = ["epochs", "self_critical_epochs", "stop_after", "beam_size"]
-FREE_CHOICES += ["workers", "output"]
+FREE_CHOICES += ["length_power", "workers", "output"]
 ROOMS = ["attention", "backbone", "beam_search", "bleu", "captions", "concepts"]
 ROOMS += ["dataset", "decoder", "encoder", "features", "fit", "initialization", "lstm"]
 ROOMS += ["photographs", "scenes", "self_critical", "session", "shared", "stickers"]

@@ -15,7 +15,7 @@ from PIL import Image
 from satlib import fit as fit_module
 from satlib.beam_search import greedy_search
 from satlib.captioner import find_photographs, load_captioner
-from satlib.configuration import Config, load_checkpoint
+from satlib.configuration import Config, load_checkpoint, save_checkpoint
 from satlib.decoder import Decoder
 from satlib.encoder import build_encoder
 from satlib.fit import epochs_since_best, fit, next_lesson, split_photographs
@@ -314,6 +314,23 @@ def test_the_captioner_names_the_colours_of_unseen_pictures(run):
         assert all(0 <= gate <= 1 for gate in caption.gates)
         assert len(caption.beams) == 2 and str(caption) == " ".join(caption.words)
         assert all(0 <= p <= 1 for row in caption.rivals for _, p in row)
+
+
+def test_the_length_power_of_a_captioner_is_its_configurations(run, tmp_path):
+    paths, _ = split_photographs(run.config, "TEST")
+    checkpoint, path = load_checkpoint(run.best), tmp_path / "changed.pt"
+    lengths = []
+    for power in (0, 2):
+        checkpoint["config"]["length_power"] = power
+        save_checkpoint(path, checkpoint)
+        captions = load_captioner(path).caption(paths, beam_size=20)
+        lengths.append([len(caption.words) for caption in captions])
+    assert (
+        all(a <= b for a, b in zip(*lengths, strict=True)) and lengths[0] != lengths[1]
+    )
+    del checkpoint["config"]["length_power"]  # written before there was such a choice
+    save_checkpoint(path, checkpoint)
+    assert load_captioner(path).length_power == Config.length_power
 
 
 def test_paths_pictures_and_arrays_are_captioned_alike(run):

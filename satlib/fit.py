@@ -127,7 +127,9 @@ def fit(config, resume=True):
         session.restore(checkpoint)
     while lesson := next_lesson(config, session.history):
         if lesson != session.lesson:
-            session.take(load_checkpoint(folder / "best.pt"))
+            last = session.lesson == "concepts"
+            best = folder / "best.pt"
+            session.take(session.checkpoint() if last else load_checkpoint(best))
             session.start(lesson)
         _run_epoch(session, base, references)
         _save(session, data, folder)

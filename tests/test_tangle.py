@@ -56,6 +56,7 @@ ROOMS = {
     "views": "figures photographs",
     "explorer": "figures views",
     "grounding": "above",
+    "card": "above",
     "benchmark": "above",
     "speed": "above",
     "scale": "above",

@@ -1,0 +1,110 @@
+# Written by `python -m satlib.tangle` from chapters/card.md: edit that.
+"""The captioner that ships: its file, its card, and its scores on Flickr8k."""
+
+import argparse
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+from satlib.bleu import scores
+from satlib.captioner import SHIPPED, load_captioner
+from satlib.captions import read_captions, read_splits
+from satlib.configuration import keep_results, load_checkpoint, save_checkpoint
+from satlib.grounding import deletion, summary
+
+COMMAND = "python -m satlib.card"
+
+
+CARD = {
+    "model": "captions photographs in English; a heat map of 14×14 for each word",
+    "data": "Flickr8k: 6,000 photographs with five captions each to learn from, the "
+    "1,000 of its development split to choose the best epoch by; no others",
+    "terms": "Flickr8k is offered for non-commercial research and education, and its "
+    "photographs belong to those who took them; use this model under the same terms",
+    "recipe": "papermill chapters/train.ipynb REPORT.ipynb -f data/flickr8k.yaml",
+    "limits": "knows people and dogs out of doors, some 2,500 words, and little else; "
+    "miscounts, guesses at what people do and are; never rely on what it says",
+}
+
+
+def slim(checkpoint):
+    """Give what a captioner needs of a checkpoint, its weights in half precision."""
+    parts = [name for name in ("encoder", "decoder") if name in checkpoint]
+    weights = {
+        name: {key: value.half() for key, value in checkpoint[name].items()}
+        for name in parts
+    }
+    config = checkpoint["config"]
+    config |= dict.fromkeys(("captions", "images", "splits", "output"))
+    kept = {name: checkpoint[name] for name in ("word_map", "history")}
+    return weights | kept | {"config": config, "card": CARD}
+
+
+def read_flickr8k(folder):
+    """Give for each split its photographs' paths, and all captions of each as words."""
+    folder = Path(folder)
+    captions = read_captions(folder / "Flickr8k.token.txt").captions
+    return {
+        split: ([folder / "Images" / n for n in names], [captions[n] for n in names])
+        for split, names in read_splits(folder).items()
+    }
+
+
+def grade(references, captions, training):
+    """Score captions, lists of words; `training` holds those of the training set."""
+    said = [tuple(words) for words in captions]
+    known = {tuple(words) for image in training for words in image}
+    return scores(references, captions) | {
+        "length": statistics.mean(map(len, said)),
+        "distinct": len(set(said)) / len(said),
+        "verbatim": sum(words in known for words in said) / len(said),
+    }
+
+
+def by_word(rows, least=20):
+    """Give the mean losses of each word that a deletion test has seen often enough."""
+    found = defaultdict(list)
+    for row in rows:
+        found[row["word"]].append(row)
+    return {
+        word: {
+            case: statistics.mean(row["before"] - row[case] for row in of)
+            for case in ("attended", "random")
+        }
+        for word, of in found.items()
+        if len(of) >= least
+    }
+
+
+def measure(captioner, splits):
+    """Grade a captioner on the development set and a part of the training set."""
+    (photographs, references), (learnt, of_learnt) = splits["val"], splits["train"]
+    beams = {}
+    for beam_size in (1, 3, 5):
+        captions = captioner.caption(photographs, beam_size)
+        words = [caption.words for caption in captions]
+        beams[beam_size] = grade(references, words, of_learnt)
+        print(beam_size, {name: round(v, 4) for name, v in beams[beam_size].items()})
+    words = [caption.words for caption in captioner.caption(learnt[:1000])]
+    training = grade(of_learnt[:1000], words, of_learnt)
+    rows = deletion(captioner, photographs[:300], captions[:300])
+    print(summary(rows))
+    found = {"beams": beams, "training": training}
+    return found | {"deletion": summary(rows), "words": by_word(rows)}
+
+
+def main(arguments=None):
+    """Ship a checkpoint if one is named; grade the captioner that ships."""
+    parser = argparse.ArgumentParser(COMMAND, description=main.__doc__)
+    parser.add_argument("folder", nargs="?", default="data/flickr8k")
+    parser.add_argument("--ship", metavar="CHECKPOINT", help="a run's best.pt")
+    options = parser.parse_args(arguments)
+    splits = read_flickr8k(options.folder)
+    if options.ship:
+        save_checkpoint(SHIPPED, slim(load_checkpoint(options.ship)))
+    seed = load_checkpoint(SHIPPED)["config"]["seed"]
+    keep_results("card", COMMAND, seed, **measure(load_captioner(), splits))
+
+
+if __name__ == "__main__":
+    main()

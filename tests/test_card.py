@@ -1,0 +1,128 @@
+"""The captioner that ships: its file, its scores, and the command that grades it."""
+
+import json
+
+import pytest
+import torch
+
+from satlib import configuration
+from satlib.captioner import SHIPPED, load_captioner
+from satlib.card import by_word, grade, main, read_flickr8k, slim
+from satlib.configuration import Config, load_checkpoint, read_results, save_checkpoint
+from satlib.fit import fit
+
+COLOURS = ["red", "green", "blue"]
+FLICKR = "\n".join(
+    f"{n:03}.png#{k}\tThis picture is {COLOURS[n % 3]}, all of it{k}."
+    for n in range(32)
+    for k in range(5)
+)
+
+
+@pytest.fixture(scope="module")
+def folder(world):
+    """The tiny world under the names that Flickr8k's files have."""
+    (world / "Flickr8k.token.txt").write_text(FLICKR)
+    return world
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    config = Config(
+        dataset="world",
+        captions=str(folder / "Flickr8k.token.txt"),
+        images=str(folder / "Images"),
+        splits=str(folder),
+        output=str(tmp_path_factory.mktemp("run")),
+        min_freq=0,
+        image_size=64,
+        attention_dim=16,
+        embed_dim=16,
+        decoder_dim=32,
+        epochs=2,
+        decoder_lr=0.03,
+        fine_tune=True,
+    )
+    return fit(config)
+
+
+def test_the_slim_file_captions_as_the_checkpoint_does(run, folder, tmp_path):
+    path = tmp_path / "slim.pt"
+    save_checkpoint(path, slim(load_checkpoint(run.best)))
+    assert path.stat().st_size < run.best.stat().st_size / 5
+    assert str(folder) not in repr(load_checkpoint(path))
+    photographs = read_flickr8k(folder)["val"][0]
+    whole, light = (load_captioner(p) for p in (run.best, path))
+    cells = [c.look(photographs) for c in (whole, light)]
+    torch.testing.assert_close(*cells, atol=0.2, rtol=0)
+    both = [c.caption(photographs, 2) for c in (whole, light)]
+    assert [str(c) for c in both[0]] == [str(c) for c in both[1]]
+
+
+def test_the_official_splits_are_read(folder):
+    splits = read_flickr8k(folder)
+    assert {split: len(paths) for split, (paths, _) in splits.items()} == {
+        "train": 24,
+        "val": 4,
+        "test": 4,
+    }
+    paths, captions = splits["val"]
+    assert paths[0] == folder / "Images" / "024.png"
+    assert captions[0][0] == ["this", "picture", "is", "red", "all", "of", "it0"]
+
+
+def test_a_grade_by_hand():
+    training = [[["a", "red", "cat"], ["a", "cat"]], [["a", "dog"]]]
+    said = [["a", "dog"], ["a", "dog"], ["a", "red", "dog", "here"], ["a", "cat"]]
+    found = grade([[words] for words in said], said, training)
+    assert found["BLEU-1"] == 1 and found["length"] == 2.5
+    assert found["distinct"] == 0.75 and found["verbatim"] == 0.75
+
+
+def test_losses_of_frequent_words():
+    dog = {"word": "dog", "before": 0.9, "attended": 0.1, "random": 0.8}
+    rows = [dog] * 20 + [dog | {"word": "cat"}] * 19
+    assert by_word(rows) == {"dog": pytest.approx({"attended": 0.8, "random": 0.1})}
+
+
+def test_the_command_ships_and_grades(run, folder, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "captioner.pt"
+    monkeypatch.setattr("satlib.card.SHIPPED", file)
+    monkeypatch.setattr("satlib.captioner.SHIPPED", file)
+    monkeypatch.setattr(configuration, "RESULTS", tmp_path / "results")
+    main([str(folder), "--ship", str(run.best)])
+    kept = json.loads((tmp_path / "results" / "card.json").read_text())
+    assert set(kept["beams"]) == {"1", "3", "5"} and kept["deletion"]["images"] == 4
+    assert "distinct" in capsys.readouterr().out
+    before = file.read_bytes()
+    main([str(folder)])
+    assert file.read_bytes() == before
+
+
+def test_a_folder_without_flickr8k_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"Flickr8k\.token\.txt"):
+        read_flickr8k(tmp_path)
+
+
+def test_what_ships_is_small_plain_and_complete():
+    assert SHIPPED.stat().st_size <= 32 * 2**20
+    shipped = load_checkpoint(SHIPPED)
+    assert set(shipped) >= {"encoder", "decoder", "word_map", "config", "card"}
+    weights = [*shipped["encoder"].values(), *shipped["decoder"].values()]
+    assert all(tensor.dtype == torch.float16 for tensor in weights)
+    assert all(torch.isfinite(tensor).all() for tensor in weights)
+    assert set(shipped["card"]) == {"model", "data", "terms", "recipe", "limits"}
+    paths = ("captions", "images", "splits", "output")
+    assert [shipped["config"][name] for name in paths] == [None] * 4
+
+
+def test_the_kept_scores_reach_what_they_should():
+    found = read_results("card")
+    best = found["beams"]["5"]
+    assert best["BLEU-4"] >= 0.24 and best["distinct"] >= 0.85
+    assert found["deletion"]["interval"][0] > 0
+
+
+@pytest.mark.xfail(strict=True, reason="6,000 photographs do not reach it so far")
+def test_the_kept_cider_reaches_what_it_should():
+    assert read_results("card")["beams"]["5"]["CIDEr-D"] >= 0.64

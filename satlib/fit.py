@@ -59,10 +59,10 @@ def open_dataset(config, encoder, base, split):
     images = file_path(files, split, "images", base)
     if not read_file(files, split, "captions", base):
         raise ValueError(f"{images}: the {split} split is empty; give more or splits")
-    learns = any(p.requires_grad for p in encoder.parameters())
-    if learns and config.augment and split == "TRAIN":
+    if config.augment and split == "TRAIN":
         change = augmentation(config.image_size)
         return CaptionDataset(files, base, split, transform=change)
+    learns = any(p.requires_grad for p in encoder.parameters())
     place = folder if config.concept_epochs and not learns else files
     kind = "TRUNK" if learns else "CELLS"
     cells = place / f"{split}_{kind}_{config.encoder}_{base}.hdf5"
@@ -151,16 +151,15 @@ def next_lesson(config, history):
 def _teach(session, dataset, epoch):
     config, word_map = session.config, session.word_map
     loader = batches(dataset, config.batch_size, config.seed + epoch, config.workers)
-    encoder = session.encoder if session.encoder_optimizer else None
     settings = {"grad_clip": config.grad_clip, "scaler": session.scaler}
     settings["after_step"] = session.follow
     if session.lesson == "concepts":
         concepts = session.learner["concepts"]
         if epoch == 1:
             concepts.expect(dataset.captions, word_map)
-        what = loader, encoder, concepts, *session.optimizers, epoch
+        what = loader, session.encoder, concepts, *session.optimizers, epoch
         return train_concepts(*what, word_map, **settings)
-    what = loader, encoder, session.decoder, *session.optimizers, epoch
+    what = loader, session.encoder, session.decoder, *session.optimizers, epoch
     if session.lesson == "words":
         return train(*what, alpha_c=config.alpha_c, **settings)
     return train_on_reward(*what, CiderReward(dataset.captions), word_map, **settings)

@@ -45,6 +45,20 @@ def world(tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("world") / "small")
 
 
+@pytest.fixture(scope="session")
+def flickr(tmp_path_factory):
+    """The folder of a tiny world under the names that Flickr8k's files have."""
+    folder = write_world(tmp_path_factory.mktemp("flickr") / "small")
+    colours = list(COLOURS) * 11
+    lines = [
+        f"{number:03}.png#{k}\tThis picture is {colours[number]}, all of it{k}."
+        for number in range(32)
+        for k in range(5)
+    ]
+    (folder / "Flickr8k.token.txt").write_text("\n".join(lines))
+    return folder
+
+
 def tiny_captioner():
     """Make a captioner of a few words with random weights."""
     torch.manual_seed(0)

@@ -11,28 +11,14 @@ from satlib.card import by_word, grade, main, read_flickr8k, slim
 from satlib.configuration import Config, load_checkpoint, read_results, save_checkpoint
 from satlib.fit import fit
 
-COLOURS = ["red", "green", "blue"]
-FLICKR = "\n".join(
-    f"{n:03}.png#{k}\tThis picture is {COLOURS[n % 3]}, all of it{k}."
-    for n in range(32)
-    for k in range(5)
-)
-
 
 @pytest.fixture(scope="module")
-def folder(world):
-    """The tiny world under the names that Flickr8k's files have."""
-    (world / "Flickr8k.token.txt").write_text(FLICKR)
-    return world
-
-
-@pytest.fixture(scope="module")
-def run(folder, tmp_path_factory):
+def run(flickr, tmp_path_factory):
     config = Config(
         dataset="world",
-        captions=str(folder / "Flickr8k.token.txt"),
-        images=str(folder / "Images"),
-        splits=str(folder),
+        captions=str(flickr / "Flickr8k.token.txt"),
+        images=str(flickr / "Images"),
+        splits=str(flickr),
         output=str(tmp_path_factory.mktemp("run")),
         min_freq=0,
         image_size=64,
@@ -46,12 +32,12 @@ def run(folder, tmp_path_factory):
     return fit(config)
 
 
-def test_the_slim_file_captions_as_the_checkpoint_does(run, folder, tmp_path):
+def test_the_slim_file_captions_as_the_checkpoint_does(run, flickr, tmp_path):
     path = tmp_path / "slim.pt"
     save_checkpoint(path, slim(load_checkpoint(run.best)))
     assert path.stat().st_size < run.best.stat().st_size / 5
-    assert str(folder) not in repr(load_checkpoint(path))
-    photographs = read_flickr8k(folder)["val"][0]
+    assert str(flickr) not in repr(load_checkpoint(path))
+    photographs = read_flickr8k(flickr)["val"][0]
     whole, light = (load_captioner(p) for p in (run.best, path))
     cells = [c.look(photographs) for c in (whole, light)]
     torch.testing.assert_close(*cells, atol=0.2, rtol=0)
@@ -59,15 +45,15 @@ def test_the_slim_file_captions_as_the_checkpoint_does(run, folder, tmp_path):
     assert [str(c) for c in both[0]] == [str(c) for c in both[1]]
 
 
-def test_the_official_splits_are_read(folder):
-    splits = read_flickr8k(folder)
+def test_the_official_splits_are_read(flickr):
+    splits = read_flickr8k(flickr)
     assert {split: len(paths) for split, (paths, _) in splits.items()} == {
         "train": 24,
         "val": 4,
         "test": 4,
     }
     paths, captions = splits["val"]
-    assert paths[0] == folder / "Images" / "024.png"
+    assert paths[0] == flickr / "Images" / "024.png"
     assert captions[0][0] == ["this", "picture", "is", "red", "all", "of", "it0"]
 
 
@@ -85,17 +71,17 @@ def test_losses_of_frequent_words():
     assert by_word(rows) == {"dog": pytest.approx({"attended": 0.8, "random": 0.1})}
 
 
-def test_the_command_ships_and_grades(run, folder, tmp_path, monkeypatch, capsys):
+def test_the_command_ships_and_grades(run, flickr, tmp_path, monkeypatch, capsys):
     file = tmp_path / "captioner.pt"
     monkeypatch.setattr("satlib.card.SHIPPED", file)
     monkeypatch.setattr("satlib.captioner.SHIPPED", file)
     monkeypatch.setattr(configuration, "RESULTS", tmp_path / "results")
-    main([str(folder), "--ship", str(run.best)])
+    main([str(flickr), "--ship", str(run.best)])
     kept = json.loads((tmp_path / "results" / "card.json").read_text())
     assert set(kept["beams"]) == {"1", "3", "5"} and kept["deletion"]["images"] == 4
     assert "distinct" in capsys.readouterr().out
     before = file.read_bytes()
-    main([str(folder)])
+    main([str(flickr)])
     assert file.read_bytes() == before
 
 

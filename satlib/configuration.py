@@ -56,7 +56,7 @@ class Config:
     output_stride: int = number(32, 16, 32)  # pixels from cell to cell: 16 or 32
     fine_tune: bool = False  # train the encoder's later blocks as well
     image_size: int | None = number(None, 32, 2048)  # pixels
-    augment: bool = False  # change the training images by chance, anew each epoch
+    augment: bool = False  # mirror images by chance while the encoder learns
     attention_dim: int = number(128, 1)
     embed_dim: int = number(128, 1)
     decoder_dim: int = number(256, 1)

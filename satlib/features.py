@@ -77,15 +77,9 @@ def batches(dataset, batch_size, seed=None, workers=0):
     )
 
 
-def augmentation(image_size):
-    """Give a random change of images uint8 (3, S, S): part, mirror image, light."""
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(image_size, scale=(0.5, 1), ratio=(0.8, 1.25)),
-            v2.RandomHorizontalFlip(),
-            v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
-        ]
-    )
+def augmentation():
+    """Give a random change of images uint8 (3, S, S): half of them are mirrored."""
+    return v2.RandomHorizontalFlip()
 
 
 def cache_key(encoder, images):

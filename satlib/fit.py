@@ -59,10 +59,9 @@ def open_dataset(config, encoder, base, split):
     images = file_path(files, split, "images", base)
     if not read_file(files, split, "captions", base):
         raise ValueError(f"{images}: the {split} split is empty; give more or splits")
-    if config.augment and split == "TRAIN":
-        change = augmentation(config.image_size)
-        return CaptionDataset(files, base, split, transform=change)
     learns = any(p.requires_grad for p in encoder.parameters())
+    if learns and config.augment and split == "TRAIN":
+        return CaptionDataset(files, base, split, transform=augmentation())
     place = folder if config.concept_epochs and not learns else files
     kind = "TRUNK" if learns else "CELLS"
     cells = place / f"{split}_{kind}_{config.encoder}_{base}.hdf5"
@@ -126,7 +125,7 @@ def fit(config, resume=True):
     if checkpoint:
         session.restore(checkpoint)
     while lesson := next_lesson(config, session.history):
-        if lesson != session.lesson:
+        if lesson != session.lesson or begins_round(session):
             last = session.lesson == "concepts"
             best = folder / "best.pt"
             session.take(session.checkpoint() if last else load_checkpoint(best))
@@ -148,6 +147,11 @@ def next_lesson(config, history):
     return "reward" if rewarded < config.self_critical_epochs else None
 
 
+def begins_round(session, epochs=2):
+    """Tell whether the next epoch on concepts begins a round of `epochs`."""
+    return session.lesson == "concepts" and len(session.history) % epochs == 0
+
+
 def _teach(session, dataset, epoch):
     config, word_map = session.config, session.word_map
     loader = batches(dataset, config.batch_size, config.seed + epoch, config.workers)
@@ -155,7 +159,7 @@ def _teach(session, dataset, epoch):
     settings["after_step"] = session.follow
     if session.lesson == "concepts":
         concepts = session.learner["concepts"]
-        if epoch == 1:
+        if begins_round(session):
             concepts.expect(dataset.captions, word_map)
         what = loader, session.encoder, concepts, *session.optimizers, epoch
         return train_concepts(*what, word_map, **settings)

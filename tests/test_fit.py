@@ -196,7 +196,7 @@ def test_concepts_come_before_the_words_and_resume(world, tmp_path, augment):
     assert lessons == ["concepts"] * 2 + ["words"] * 2 + ["reward"]
     losses = [row["concept_loss"] for row in whole.history[:2]]
     assert losses[1] < losses[0]
-    assert any((tmp_path / "a").glob("TRAIN_TRUNK*")) != augment
+    assert any((tmp_path / "a").glob("TRAIN_*_efficientnet*")) != augment
 
     epochs, run_epoch = [], fit_module._run_epoch
 
@@ -219,6 +219,16 @@ def test_concepts_come_before_the_words_and_resume(world, tmp_path, augment):
     plain = build_encoder(image_size=64).state_dict()
     changed = [name for name in plain if not torch.equal(plain[name], tuned[name])]
     assert changed and all(int(name.split(".")[1]) >= 6 for name in changed)
+
+
+def test_augmentation_changes_what_a_frozen_encoder_sees(world, tmp_path):
+    losses = []
+    for augment in (False, True, True):
+        output = tmp_path / str(len(losses))
+        run = fit(a_config(world, output, max_images=6, epochs=1, augment=augment))
+        losses.append(run.history[0]["train_loss"])
+        assert any(output.glob("TRAIN_CELLS*")) != augment
+    assert losses[0] != losses[1] == losses[2]
 
 
 def test_a_rewarded_epoch_is_not_begun_twice(world, tmp_path, monkeypatch):

@@ -188,15 +188,15 @@ def test_self_critical_epochs_follow_the_words_and_resume(world, tmp_path):
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_concepts_come_before_the_words_and_resume(world, tmp_path, augment):
-    choices = {"concept_epochs": 2, "encoder_lr": 1e-3, "max_images": 6, "epochs": 2}
+    choices = {"concept_epochs": 3, "encoder_lr": 1e-3, "max_images": 6, "epochs": 2}
     choices["augment"] = augment
     config = a_config(world, tmp_path / "a", self_critical_epochs=1, **choices)
     whole = fit(config)
     lessons = [row["lesson"] for row in whole.history]
-    assert lessons == ["concepts"] * 2 + ["words"] * 2 + ["reward"]
-    losses = [row["concept_loss"] for row in whole.history[:2]]
+    assert lessons == ["concepts"] * 3 + ["words"] * 2 + ["reward"]
+    losses = [row["train_concept_loss"] for row in whole.history[:2]]
     assert losses[1] < losses[0]
-    assert any((tmp_path / "a").glob("TRAIN_*_efficientnet*")) != augment
+    assert any((tmp_path / "a").glob("TRAIN_TRUNK*")) != augment
 
     epochs, run_epoch = [], fit_module._run_epoch
 
@@ -209,7 +209,7 @@ def test_concepts_come_before_the_words_and_resume(world, tmp_path, augment):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit_module, "_run_epoch", killed)
-        for _ in range(9):
+        for _ in range(11):
             with contextlib.suppress(KeyboardInterrupt):
                 resumed = fit(replace(config, output=str(tmp_path / "b")))
     assert [row["lesson"] for row in resumed.history] == lessons
@@ -221,14 +221,19 @@ def test_concepts_come_before_the_words_and_resume(world, tmp_path, augment):
     assert changed and all(int(name.split(".")[1]) >= 6 for name in changed)
 
 
-def test_augmentation_changes_what_a_frozen_encoder_sees(world, tmp_path):
-    losses = []
-    for augment in (False, True, True):
-        output = tmp_path / str(len(losses))
-        run = fit(a_config(world, output, max_images=6, epochs=1, augment=augment))
-        losses.append(run.history[0]["train_loss"])
-        assert any(output.glob("TRAIN_CELLS*")) != augment
-    assert losses[0] != losses[1] == losses[2]
+def test_each_round_of_concepts_begins_with_a_new_linear_layer(world, tmp_path):
+    """Its weights are drawn to zero again, its biases to the words' shares."""
+    config = a_config(world, tmp_path, concept_epochs=3, max_images=6)
+    begun, teach = [], fit_module.train_concepts
+
+    def watched(loader, encoder, concepts, *rest, **settings):
+        begun.append(concepts.linear.weight.abs().max().item() == 0)
+        return teach(loader, encoder, concepts, *rest, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_module, "train_concepts", watched)
+        fit(config)
+    assert begun == [True, False, True]
 
 
 def test_a_rewarded_epoch_is_not_begun_twice(world, tmp_path, monkeypatch):

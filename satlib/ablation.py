@@ -56,7 +56,8 @@ def grade_changes(folder):
     """Train and grade all variants with all seeds: a list of scores for each name."""
     splits = read_flickr8k(folder)
     runs = folders(configure(folder, "all of it", SEEDS[0]))[0].parent
-    kept = runs / f"ablation-{crc32(Path(__file__).read_bytes()):08x}.json"
+    how = crc32(Path(__file__).read_bytes() + RECIPE.read_bytes())
+    kept = runs / f"ablation-{how:08x}.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
     for number, seed in enumerate(SEEDS):
         for name in CHANGES:

@@ -57,7 +57,6 @@ ROOMS = {
     "explorer": "figures views",
     "grounding": "above",
     "card": "above",
-    "ablation": "above",
     "benchmark": "above",
     "speed": "above",
     "scale": "above",

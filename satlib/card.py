@@ -23,7 +23,7 @@ CARD = {
     "terms": "Flickr8k is offered for non-commercial research and education, and its "
     "photographs belong to those who took them; use this model under the same terms",
     "recipe": "papermill chapters/train.ipynb REPORT.ipynb -f data/flickr8k.yaml",
-    "limits": "knows people and dogs out of doors, some 2,500 words, and little else; "
+    "limits": "knows people and dogs out of doors, some 2,300 words, and little else; "
     "miscounts, guesses at what people do and are; never rely on what it says",
 }
 

@@ -80,6 +80,10 @@ def test_the_command_ships_and_grades(run, flickr, tmp_path, monkeypatch, capsys
     kept = json.loads((tmp_path / "results" / "card.json").read_text())
     assert set(kept["beams"]) == {"1", "3", "5"} and kept["deletion"]["images"] == 4
     assert "distinct" in capsys.readouterr().out
+    assert (
+        f"{kept['beams']['5']['CIDEr-D']:.2f}"
+        in load_checkpoint(file)["card"]["scores"]
+    )
     before = file.read_bytes()
     main([str(flickr)])
     assert file.read_bytes() == before
@@ -97,7 +101,9 @@ def test_what_ships_is_small_plain_and_complete():
     weights = [*shipped["encoder"].values(), *shipped["decoder"].values()]
     assert all(tensor.dtype == torch.float16 for tensor in weights)
     assert all(torch.isfinite(tensor).all() for tensor in weights)
-    assert set(shipped["card"]) == {"model", "data", "terms", "recipe", "limits"}
+    assert set(shipped["card"]) == {
+        *("model", "data", "terms", "recipe", "limits", "scores")
+    }
     paths = ("captions", "images", "splits", "output")
     assert [shipped["config"][name] for name in paths] == [None] * 4
 

@@ -44,13 +44,18 @@ def slim(checkpoint):
 def read_flickr8k(folder):
     """Give for each split its photographs' paths, and all captions of each as words.
 
-    Raises FileNotFoundError where the captions or the lists of the splits are missing.
+    Raises FileNotFoundError where the captions or the lists of the splits are missing,
+    ValueError where a photograph is listed that has no caption.
     """
     folder = Path(folder)
     captions = read_captions(folder / "Flickr8k.token.txt").captions
+    splits = read_splits(folder)
+    for split, names in splits.items():
+        if missing := [name for name in names if name not in captions]:
+            raise ValueError(f"{folder}: {split} lists {missing[0]}, without captions")
     return {
         split: ([folder / "Images" / n for n in names], [captions[n] for n in names])
-        for split, names in read_splits(folder).items()
+        for split, names in splits.items()
     }
 
 

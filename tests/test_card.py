@@ -57,6 +57,13 @@ def test_the_official_splits_are_read(flickr):
     assert captions[0][0] == ["this", "picture", "is", "red", "all", "of", "it0"]
 
 
+def test_a_photograph_without_captions_is_named(tmp_path):
+    (tmp_path / "Flickr8k.token.txt").write_text("1.jpg#0\tA dog .\n")
+    (tmp_path / "Flickr_8k.devImages.txt").write_text("1.jpg\n2.jpg\n")
+    with pytest.raises(ValueError, match=r"val lists 2\.jpg"):
+        read_flickr8k(tmp_path)
+
+
 def test_a_grade_by_hand():
     training = [[["a", "red", "cat"], ["a", "cat"]], [["a", "dog"]]]
     said = [["a", "dog"], ["a", "dog"], ["a", "red", "dog", "here"], ["a", "cat"]]

@@ -126,9 +126,7 @@ def fit(config, resume=True):
         session.restore(checkpoint)
     while lesson := next_lesson(config, session.history):
         if lesson != session.lesson or begins_round(session):
-            last = session.lesson == "concepts"
-            best = folder / "best.pt"
-            session.take(session.checkpoint() if last else load_checkpoint(best))
+            session.take(session.checkpoint())
             session.start(lesson)
         _run_epoch(session, base, references)
         _save(session, data, folder)

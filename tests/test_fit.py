@@ -236,6 +236,30 @@ def test_each_round_of_concepts_begins_with_a_new_linear_layer(world, tmp_path):
     assert begun == [True, False, True]
 
 
+def test_the_reward_begins_where_the_words_ended(world, tmp_path, monkeypatch):
+    """With the averaged weights of the last epoch, though the first scored better."""
+    choices = {"epochs": 2, "self_critical_epochs": 1, "max_images": 6}
+    validated, begun = [], []
+    examine, teach = fit_module.validate, fit_module.train_on_reward
+
+    def falling(*rest):
+        validated.append(True)
+        return examine(*rest) | {"bleu4": 1 / len(validated)}
+
+    def watched(loader, encoder, decoder, *rest, **settings):
+        begun.append({k: v.clone() for k, v in decoder.state_dict().items()})
+        return teach(loader, encoder, decoder, *rest, **settings)
+
+    monkeypatch.setattr(fit_module, "validate", falling)
+    words = fit(a_config(world, tmp_path, **choices | {"self_critical_epochs": 0}))
+    best, last = (load_checkpoint(words.folder / f"{x}.pt") for x in ("best", "last"))
+    assert (best["epoch"], last["epoch"]) == (1, 2)
+    monkeypatch.setattr(fit_module, "train_on_reward", watched)
+    fit(a_config(world, tmp_path, **choices))
+    for name, weight in last["decoder"].items():
+        torch.testing.assert_close(begun[0][name], weight)
+
+
 def test_a_rewarded_epoch_is_not_begun_twice(world, tmp_path, monkeypatch):
     """Killed after `best.pt` was written and before `last.pt` was."""
     choices = {"self_critical_lr": 1e-3, "epochs": 2, "self_critical_epochs": 1}

@@ -94,7 +94,10 @@ def by_word(rows, least=20):
 
 
 def measure(captioner, splits):
-    """Grade a captioner on the development set and a part of the training set."""
+    """Grade a captioner on the development set and a part of the training set.
+
+    Beside it, people: the first caption of each image against the others.
+    """
     (photographs, references), (learnt, of_learnt) = splits["val"], splits["train"]
     said = {beams: captioner.caption(photographs, beams) for beams in (1, 3, 5)}
     beams = {}
@@ -106,7 +109,9 @@ def measure(captioner, splits):
     training = grade(of_learnt[:1000], words, of_learnt)
     rows = deletion(captioner, photographs[:300], said[5][:300])
     print(summary(rows))
-    found = {"beams": beams, "training": training}
+    first = [captions[0] for captions in references]
+    people = grade([captions[1:] for captions in references], first, of_learnt)
+    found = {"beams": beams, "training": training, "people": people}
     return found | {"deletion": summary(rows), "words": by_word(rows)}
 
 

@@ -1,6 +1,7 @@
 """The captioner that ships: its file, its scores, and the command that grades it."""
 
 import json
+from importlib.resources import files
 
 import pytest
 import torch
@@ -113,6 +114,14 @@ def test_what_ships_is_small_plain_and_complete():
     }
     paths = ("captions", "images", "splits", "output")
     assert [shipped["config"][name] for name in paths] == [None] * 4
+
+
+def test_the_photographs_teach_what_their_page_tells():
+    told = {"chelsea.png": "dog", "horse.png": "snow", "coffee.png": "red"}
+    folder = files("skimage") / "data"
+    captions = load_captioner().caption([folder / name for name in told])
+    for caption, word in zip(captions, told.values(), strict=True):
+        assert word in caption.words
 
 
 def test_the_kept_scores_reach_what_they_should():

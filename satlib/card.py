@@ -44,8 +44,8 @@ def slim(checkpoint):
 def read_flickr8k(folder):
     """Give for each split its photographs' paths, and all captions of each as words.
 
-    Raises FileNotFoundError where the captions or the lists of the splits are missing,
-    ValueError where a photograph is listed that has no caption.
+    Raises FileNotFoundError where the captions are missing, ValueError where there are
+    no lists of the splits, or a photograph is listed that has no caption.
     """
     folder = Path(folder)
     captions = read_captions(folder / "Flickr8k.token.txt").captions

@@ -131,6 +131,12 @@ def test_the_kept_scores_reach_what_they_should():
     assert found["deletion"]["interval"][0] > 0
 
 
+def test_the_card_in_the_file_tells_the_kept_scores():
+    best, told = read_results("card")["beams"]["5"], load_checkpoint(SHIPPED)["card"]
+    assert f"BLEU-4 {100 * best['BLEU-4']:.1f}, " in told["scores"]
+    assert f"CIDEr-D {best['CIDEr-D']:.2f}, " in told["scores"]
+
+
 @pytest.mark.xfail(strict=True, reason="6,000 photographs do not reach it so far")
 def test_the_kept_cider_reaches_what_it_should():
     assert read_results("card")["beams"]["5"]["CIDEr-D"] >= 0.64

@@ -4,7 +4,6 @@
 import difflib
 import hashlib
 import json
-import pickle
 import platform
 import subprocess
 from dataclasses import asdict, dataclass, field, fields
@@ -192,8 +191,10 @@ def load_checkpoint(path):
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is not a checkpoint: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:  # which one depends on the bytes of the file
+        raise ValueError(f"{path} is not a checkpoint: torch can't read it") from error
     if not isinstance(checkpoint, dict) or "word_map" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint of satlib: it has no word map")
     return checkpoint

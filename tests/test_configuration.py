@@ -69,9 +69,10 @@ def test_a_checkpoint_is_plain_data_and_complete(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path):
+@pytest.mark.parametrize("content", [b"not a checkpoint", b"hello", b"", b"\x89PNG"])
+def test_what_is_no_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "last.pt"
-    path.write_text("not a checkpoint")
+    path.write_bytes(content)
     with pytest.raises(ValueError, match="last.pt is not a checkpoint"):
         load_checkpoint(path)
     torch.save({"weight": torch.ones(2)}, path)

@@ -126,7 +126,7 @@ def fit(config, resume=True):
         session.restore(checkpoint)
     while lesson := next_lesson(config, session.history):
         if lesson != session.lesson or begins_round(session):
-            session.take(session.checkpoint())
+            session.take(beginning(session, folder))
             session.start(lesson)
         _run_epoch(session, base, references)
         _save(session, data, folder)
@@ -143,6 +143,14 @@ def next_lesson(config, history):
         return "words"
     rewarded = lessons.count("reward")
     return "reward" if rewarded < config.self_critical_epochs else None
+
+
+def beginning(session, folder):
+    """Give what a lesson begins with: the last epoch, or the best of stopped words."""
+    stopped = epochs_since_best(session.history) >= session.config.stop_after
+    if session.lesson == "words" and stopped:
+        return load_checkpoint(folder / "best.pt")
+    return session.checkpoint()
 
 
 def begins_round(session, epochs=2):

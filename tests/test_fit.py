@@ -236,9 +236,13 @@ def test_each_round_of_concepts_begins_with_a_new_linear_layer(world, tmp_path):
     assert begun == [True, False, True]
 
 
-def test_the_reward_begins_where_the_words_ended(world, tmp_path, monkeypatch):
-    """With the averaged weights of the last epoch, though the first scored better."""
+@pytest.mark.parametrize(("stop_after", "name"), [(20, "last"), (1, "best")])
+def test_the_reward_begins_where_the_words_ended(
+    world, tmp_path, monkeypatch, stop_after, name
+):
+    """With the averaged weights of the last epoch; of the best, if stopped early."""
     choices = {"epochs": 2, "self_critical_epochs": 1, "max_images": 6}
+    choices["stop_after"] = stop_after
     validated, begun = [], []
     examine, teach = fit_module.validate, fit_module.train_on_reward
 
@@ -252,12 +256,13 @@ def test_the_reward_begins_where_the_words_ended(world, tmp_path, monkeypatch):
 
     monkeypatch.setattr(fit_module, "validate", falling)
     words = fit(a_config(world, tmp_path, **choices | {"self_critical_epochs": 0}))
-    best, last = (load_checkpoint(words.folder / f"{x}.pt") for x in ("best", "last"))
-    assert (best["epoch"], last["epoch"]) == (1, 2)
+    kept = {x: load_checkpoint(words.folder / f"{x}.pt") for x in ("best", "last")}
+    assert (kept["best"]["epoch"], kept["last"]["epoch"]) == (1, 2)
     monkeypatch.setattr(fit_module, "train_on_reward", watched)
     fit(a_config(world, tmp_path, **choices))
-    for name, weight in last["decoder"].items():
-        torch.testing.assert_close(begun[0][name], weight)
+    assert all(torch.equal(begun[0][k], v) for k, v in kept[name]["decoder"].items())
+    other = kept["last" if name == "best" else "best"]["decoder"]
+    assert not all(torch.equal(begun[0][k], v) for k, v in other.items())
 
 
 def test_a_rewarded_epoch_is_not_begun_twice(world, tmp_path, monkeypatch):

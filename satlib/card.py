@@ -44,13 +44,15 @@ def slim(checkpoint):
 def read_flickr8k(folder):
     """Give for each split its photographs' paths, and all captions of each as words.
 
-    Raises FileNotFoundError where the captions are missing, ValueError where there are
-    no lists of the splits, or a photograph is listed that has no caption.
+    Raises FileNotFoundError where the captions are missing, ValueError where the list
+    of the training or the validation split is, or a listed photograph has no caption.
     """
     folder = Path(folder)
     captions = read_captions(folder / "Flickr8k.token.txt").captions
     splits = read_splits(folder)
     for split, names in splits.items():
+        if not names and split != "test":
+            raise ValueError(f"{folder}: no list of the {split} split ({split}.txt)")
         if missing := [name for name in names if name not in captions]:
             raise ValueError(f"{folder}: {split} lists {missing[0]}, without captions")
     return {
@@ -78,25 +80,29 @@ def grade(references, captions, training):
 def by_word(rows, least=20):
     """Give the mean losses of probability of each word seen at least so often.
 
-    A dict of the losses without the `attended` tenth and without a `random` one.
+    A dict of the losses without the `attended` tenth and without a `random` one, and
+    the standard `error` of the former.
     """
-    found = defaultdict(list)
+    found, shown = defaultdict(list), {}
     for row in rows:
-        found[row["word"]].append(row)
-    return {
-        word: {
-            case: statistics.mean(row["before"] - row[case] for row in of)
-            for case in ("attended", "random")
-        }
-        for word, of in found.items()
-        if len(of) >= least
-    }
+        lost = [row["before"] - row[case] for case in ("attended", "random")]
+        found[row["word"]].append(lost)
+    for word, losses in found.items():
+        if len(losses) >= least:
+            attended, random = zip(*losses, strict=True)
+            shown[word] = {
+                "attended": statistics.mean(attended),
+                "random": statistics.mean(random),
+                "error": statistics.stdev(attended) / len(attended) ** 0.5,
+            }
+    return shown
 
 
 def measure(captioner, splits):
     """Grade a captioner on the development set and a part of the training set.
 
-    Beside it, people: the first caption of each image against the others.
+    Beside it, people: the first caption of each image against the others; and for a
+    fair comparison, what the captioner says against those others.
     """
     (photographs, references), (learnt, of_learnt) = splits["val"], splits["train"]
     said = {beams: captioner.caption(photographs, beams) for beams in (1, 3, 5)}
@@ -109,9 +115,10 @@ def measure(captioner, splits):
     training = grade(of_learnt[:1000], words, of_learnt)
     rows = deletion(captioner, photographs[:300], said[5][:300])
     print(summary(rows))
-    first = [captions[0] for captions in references]
-    people = grade([captions[1:] for captions in references], first, of_learnt)
-    found = {"beams": beams, "training": training, "people": people}
+    first, others = [c[0] for c in references], [c[1:] for c in references]
+    found = {"beams": beams, "training": training}
+    found["people"] = grade(others, first, of_learnt)
+    found["others"] = grade(others, [caption.words for caption in said[5]], of_learnt)
     return found | {"deletion": summary(rows), "words": by_word(rows)}
 
 

@@ -1,8 +1,10 @@
 """The captioner that ships: its file, its scores, and the command that grades it."""
 
 import json
+import math
 from importlib.resources import files
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,8 +62,17 @@ def test_the_official_splits_are_read(flickr):
 
 def test_a_photograph_without_captions_is_named(tmp_path):
     (tmp_path / "Flickr8k.token.txt").write_text("1.jpg#0\tA dog .\n")
-    (tmp_path / "Flickr_8k.devImages.txt").write_text("1.jpg\n2.jpg\n")
+    (tmp_path / "Flickr_8k.trainImages.txt").write_text("1.jpg\n")
+    (tmp_path / "Flickr_8k.devImages.txt").write_text("2.jpg\n")
     with pytest.raises(ValueError, match=r"val lists 2\.jpg"):
+        read_flickr8k(tmp_path)
+
+
+@pytest.mark.parametrize(("file", "needs"), [("dev", "train"), ("train", "val")])
+def test_a_split_without_list_is_named(tmp_path, file, needs):
+    (tmp_path / "Flickr8k.token.txt").write_text("1.jpg#0\tA dog .\n")
+    (tmp_path / f"Flickr_8k.{file}Images.txt").write_text("1.jpg\n")
+    with pytest.raises(ValueError, match=f"list of the {needs} split"):
         read_flickr8k(tmp_path)
 
 
@@ -75,8 +86,10 @@ def test_a_grade_by_hand():
 
 def test_losses_of_frequent_words():
     dog = {"word": "dog", "before": 0.9, "attended": 0.1, "random": 0.8}
-    rows = [dog] * 20 + [dog | {"word": "cat"}] * 19
-    assert by_word(rows) == {"dog": pytest.approx({"attended": 0.8, "random": 0.1})}
+    rows = [dog, dog | {"attended": 0.3}] * 10 + [dog | {"word": "cat"}] * 19
+    error = np.std([0.8, 0.6] * 10, ddof=1) / 20**0.5
+    expected = {"attended": 0.7, "random": 0.1, "error": error}
+    assert by_word(rows) == {"dog": pytest.approx(expected)}
 
 
 def test_the_command_ships_and_grades(run, flickr, tmp_path, monkeypatch, capsys):
@@ -105,7 +118,14 @@ def test_a_folder_without_flickr8k_is_named(tmp_path):
 def test_what_ships_is_small_plain_and_complete():
     assert SHIPPED.stat().st_size <= 32 * 2**20
     shipped = load_checkpoint(SHIPPED)
-    assert set(shipped) >= {"encoder", "decoder", "word_map", "config", "card"}
+    assert set(shipped) >= {
+        "encoder",
+        "decoder",
+        "word_map",
+        "config",
+        "card",
+        "history",
+    }
     weights = [*shipped["encoder"].values(), *shipped["decoder"].values()]
     assert all(tensor.dtype == torch.float16 for tensor in weights)
     assert all(torch.isfinite(tensor).all() for tensor in weights)
@@ -117,11 +137,14 @@ def test_what_ships_is_small_plain_and_complete():
 
 
 def test_the_photographs_teach_what_their_page_tells():
-    told = {"chelsea.png": "dog", "horse.png": "snow", "coffee.png": "red"}
+    told = {"chelsea.png": "dog", "horse.png": "dog", "coffee.png": "red"}
     folder = files("skimage") / "data"
     captions = load_captioner().caption([folder / name for name in told])
     for caption, word in zip(captions, told.values(), strict=True):
         assert word in caption.words
+    horse = captions[1]
+    assert "snow" in horse.words
+    assert math.exp(horse.word_log_probs[horse.words.index("dog")]) > 0.9
 
 
 def test_the_kept_scores_reach_what_they_should():

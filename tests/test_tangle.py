@@ -57,6 +57,7 @@ ROOMS = {
     "explorer": "figures views",
     "grounding": "above",
     "card": "above",
+    "ablation": "above",
     "benchmark": "above",
     "speed": "above",
     "scale": "above",

@@ -1,0 +1,85 @@
+# Written by `python -m satlib.tangle` from chapters/ablation.md: edit that.
+"""What each part of the photographs' recipe adds: short runs, one part at a time."""
+
+import argparse
+import json
+from pathlib import Path
+from zlib import crc32
+
+import yaml
+
+from satlib.captioner import SHIPPED, load_captioner
+from satlib.card import grade, read_flickr8k
+from satlib.configuration import Config, folders, keep_results
+from satlib.fit import fit
+from satlib.photographs import write_json
+
+COMMAND = "python -m satlib.ablation"
+RECIPE = SHIPPED.with_name("flickr8k.yaml")
+
+
+SHORT = {"max_images": 2000, "concept_epochs": 4, "epochs": 3}
+NO_REWARD = {"self_critical_epochs": 0}
+NO_MIRROR = NO_REWARD | {"augment": False}
+NO_CONCEPTS = NO_MIRROR | {"concept_epochs": 0}
+STEPS = {
+    "none of them": NO_CONCEPTS | {"output_stride": 32},
+    "finer grid": NO_CONCEPTS,
+    "concepts": NO_MIRROR,
+    "mirrored images": NO_REWARD,
+    "reward": {},
+}
+SEEDS = (28, 29)
+
+
+def configure(folder, name, seed):
+    """Give the configuration of one of the `STEPS`; `folder` is Flickr8k's."""
+    folder = Path(folder)
+    chosen = yaml.safe_load(RECIPE.read_text()) | SHORT | STEPS[name]
+    chosen["captions"] = str(folder / "Flickr8k.token.txt")
+    chosen["images"], chosen["splits"] = str(folder / "Images"), str(folder)
+    return Config(**chosen, seed=seed)
+
+
+def train_and_grade(config, splits):
+    """Train with a configuration, or go on; give the scores on the development set.
+
+    Raises ValueError where the run has already gone on to the reward.
+    """
+    run = fit(config)
+    lessons = [row["lesson"] for row in run.history]
+    if lessons.count("reward") > config.self_critical_epochs:
+        raise ValueError(f"{run.folder}: has gone on to the reward; delete that folder")
+    (photographs, references), (_, training) = splits["val"], splits["train"]
+    captions = load_captioner(run.best).caption(photographs)
+    return grade(references, [caption.words for caption in captions], training)
+
+
+def grade_steps(folder):
+    """Train and grade all steps with all seeds: a list of scores for each name."""
+    splits = read_flickr8k(folder)
+    runs = folders(configure(folder, "reward", SEEDS[0]))[0].parent
+    how = crc32(Path(__file__).read_bytes() + RECIPE.read_bytes())
+    kept = runs / f"ablation-{how:08x}.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    for number, seed in enumerate(SEEDS):
+        for name in STEPS:
+            rows = found.setdefault(name, [])
+            if len(rows) > number:
+                continue
+            rows.append(train_and_grade(configure(folder, name, seed), splits))
+            print(name, seed, {k: round(v, 4) for k, v in rows[-1].items()}, flush=True)
+            write_json(kept, found)
+    return found
+
+
+def main(arguments=None):
+    """Train and grade all steps, and keep the outcome."""
+    parser = argparse.ArgumentParser(COMMAND, description=main.__doc__)
+    parser.add_argument("folder", nargs="?", default="data/flickr8k")
+    folder = parser.parse_args(arguments).folder
+    keep_results("ablation", COMMAND, SEEDS, steps=grade_steps(folder))
+
+
+if __name__ == "__main__":
+    main()

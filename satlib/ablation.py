@@ -33,7 +33,7 @@ SEEDS = (28, 29)
 
 
 def configure(folder, name, seed):
-    """Give the configuration of one of the `STEPS`; `folder` is Flickr8k's."""
+    """Return the configuration of one of the `STEPS`; `folder` is Flickr8k's."""
     folder = Path(folder)
     chosen = yaml.safe_load(RECIPE.read_text()) | SHORT | STEPS[name]
     chosen["captions"] = str(folder / "Flickr8k.token.txt")
@@ -42,7 +42,7 @@ def configure(folder, name, seed):
 
 
 def train_and_grade(config, splits):
-    """Train with a configuration, or go on; give the scores on the development set.
+    """Train with a configuration, or go on; return the scores on the development set.
 
     Raises ValueError where the run has already gone on to the reward.
     """

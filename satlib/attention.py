@@ -19,25 +19,25 @@ class Attention(nn.Module):
         self.full_att = nn.Linear(attention_dim, 1)  # v
 
     def keys(self, regions):
-        """Give U a_i: (B, P, D) -> (B, P, A). It is the same for every word."""
+        """Return U a_i: (B, P, D) -> (B, P, A). It is the same for every word."""
         _check_width("regions", regions, "encoder_dim", self.encoder_att.in_features)
         return self.encoder_att(regions)
 
     def query(self, hidden):
-        """Give W h: (B, H) -> (B, A)."""
+        """Return W h: (B, H) -> (B, A)."""
         _check_width("hidden", hidden, "decoder_dim", self.decoder_att.in_features)
         return self.decoder_att(hidden)
 
     def scores(self, keys, query):
-        """Give e: (B, P, A), (B, A) -> (B, P)."""
+        """Return e: (B, P, A), (B, A) -> (B, P)."""
         return self.full_att(torch.relu(keys + query.unsqueeze(-2))).squeeze(-1)
 
     def alpha(self, keys, query):
-        """Give the weights: (B, P, A), (B, A) -> (B, P), each row adding up to one."""
+        """Return the weights: (B, P, A), (B, A) -> (B, P); each row adds up to one."""
         return torch.softmax(self.scores(keys, query), dim=-1)
 
     def forward(self, encoder_out, hidden):
-        """Give context and weights: (B, P, D), (B, H) -> (B, D), (B, P).
+        """Return context and weights: (B, P, D), (B, H) -> (B, D), (B, P).
 
         Raises ValueError where the last dimension is not the one of the layers.
         """

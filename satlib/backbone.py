@@ -69,7 +69,7 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def fine_tune(self, enabled=True, from_block=-3):
-        """Open the blocks from `from_block` on to training, or freeze all; give self.
+        """Open the blocks from `from_block` on to training, or freeze all; return self.
 
         A negative number counts from the end. Raises ValueError without such a block.
         """

@@ -23,7 +23,7 @@ def speakable(scores, word_map, first):
 
 @torch.no_grad()
 def greedy_search(decoder, cells, word_map, max_length=50):
-    """Caption images with cells (B, C, D); give a list of word ids for each.
+    """Caption images with cells (B, C, D); return a list of word ids for each.
 
     Takes the most probable word at each step, at most `max_length` words.
     """
@@ -58,15 +58,15 @@ class Step(NamedTuple):
     gates: torch.Tensor  # (B, K), the mean of the gate
 
     def at(self, image, beam):
-        """Give the fields of one beam of one image."""
+        """Return the fields of one beam of one image."""
         return Step(*(field[image, beam] for field in self))
 
 
 def survivors(totals, log_probs, beam_size):
     """Choose the best continuations of k beams with log-probabilities `totals` (B, k).
 
-    Takes the log-probabilities (B, k, N) of N proposals of each. Gives the new totals,
-    the parents and the proposals' places among the N, (B, K) each, the best first.
+    Takes the log-probabilities (B, k, N) of N proposals of each. Returns, the best
+    first and (B, K) each, the new totals, the parents and the places among the N.
     """
     sums = totals.unsqueeze(-1) + log_probs
     beams, places = sums.shape[1:]
@@ -84,7 +84,7 @@ def spread(rows, live, fill):
 def proposals(log_probs, live, count, pad):
     """Choose the `count` most probable words of each beam, from (R, V) of live beams.
 
-    Gives the words and their log-probabilities, (B, k, count) each. A finished beam
+    Returns the words and their log-probabilities, (B, k, count) each. A finished beam
     proposes `pad`, at no cost.
     """
     top = log_probs.topk(min(count, log_probs.shape[1]))
@@ -94,7 +94,7 @@ def proposals(log_probs, live, count, pad):
 
 
 def search(decoder, cells, word_map, beam_size, max_length):
-    """Run a beam search; give its steps and the final log-probabilities (B, K)."""
+    """Run a beam search; return its steps and the final log-probabilities (B, K)."""
     memory, state = decoder.remember(cells), decoder.start(cells)
     pad, end = word_map["<pad>"], word_map["<end>"]
     words = torch.full((len(cells), 1), word_map["<start>"], device=cells.device)
@@ -126,7 +126,7 @@ def _follow(tensor, parents):
 
 
 def trace(steps):
-    """Follow the final beams back to `<start>`; give a `Step` of (B, K, T, …)."""
+    """Follow the final beams back to `<start>`; return a `Step` of (B, K, T, …)."""
     last = steps[-1].parents
     index = torch.arange(last.shape[1], device=last.device).expand_as(last)
     path = []
@@ -174,7 +174,7 @@ def _hypothesis(path, log_prob, word_map, length_power):
 
 @torch.no_grad()
 def beam_search(decoder, cells, word_map, beam_size=5, max_length=50, length_power=0.7):
-    """Caption images with cells (B, C, D); give for each its hypotheses, best first.
+    """Caption images with cells (B, C, D); return for each its hypotheses, best first.
 
     Finished captions come before unfinished ones, so the first is always a caption:
     the best live one if none reached `<end>` within `max_length` words. Fewer than

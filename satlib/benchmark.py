@@ -56,19 +56,19 @@ def seconds(function):
 
 
 def compare(functions, repeats=5):
-    """Time named functions in turn; give the times of each, without the first."""
+    """Time named functions in turn; return the times of each, without the first."""
     rounds = [{n: seconds(f) for n, f in functions.items()} for _ in range(repeats + 1)]
     return {name: [times[name] for times in rounds[1:]] for name in functions}
 
 
 def ratios(times, slow, fast):
-    """Give the median, smallest and largest of slow / fast, round by round."""
+    """Return the median, smallest and largest of slow / fast, round by round."""
     found = [s / f for s, f in zip(times[slow], times[fast], strict=True)]
     return median(found), min(found), max(found)
 
 
 def adam(decoder):
-    """Give the optimiser of the benchmark, the same for all forms."""
+    """Return the optimiser of the benchmark, the same for all forms."""
     return torch.optim.Adam(decoder.parameters(), lr=1e-4, fused=True)
 
 
@@ -128,7 +128,7 @@ SAVINGS = {
 
 
 def forms_of_forward(decoder, cells):
-    """Give the forward passes, the textbook's first, each with one saving more."""
+    """Return the forward passes, the textbook's first, each with one saving more."""
     regions = cells if decoder.pool is None else decoder.pool @ cells
     return {
         "textbook": partial(textbook_forward, decoder, regions),

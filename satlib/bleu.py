@@ -13,7 +13,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 
 def ngrams(words, n):
-    """Count the runs of `n` neighbouring words; give a Counter of tuples."""
+    """Count the runs of `n` neighbouring words; return a Counter of tuples."""
     return Counter(zip(*(words[i:] for i in range(n)), strict=False))
 
 
@@ -47,7 +47,7 @@ def check_pairs(references, hypotheses):
 
 
 def precisions(references, hypotheses, max_n=4):
-    """Give the corpus's clipped precisions of 1-grams to `max_n`-grams, each 0 to 1."""
+    """Return the corpus's clipped precisions of 1- to `max_n`-grams, each 0 to 1."""
     pairs = list(zip(references, hypotheses, strict=True))
     result = []
     for n in range(1, max_n + 1):
@@ -58,12 +58,12 @@ def precisions(references, hypotheses, max_n=4):
 
 
 def closest_length(captions, words):
-    """Give the length of the reference closest to that of `words`, in words."""
+    """Return the length of the reference closest to that of `words`, in words."""
     return min((abs(len(c) - len(words)), len(c)) for c in captions)[1]
 
 
 def brevity_penalty(reference_length, length):
-    """Give the factor from 0 to 1 for captions of `length` words in all.
+    """Return the factor from 0 to 1 for captions of `length` words in all.
 
     It is 1 from `reference_length` words on (Papineni et al. 2002, section 2.3).
     """
@@ -71,7 +71,7 @@ def brevity_penalty(reference_length, length):
 
 
 def corpus_bleu(references, hypotheses, max_n=4):
-    """Give [BLEU-1, …, BLEU-`max_n`] of a corpus, each 0 to 1.
+    """Return [BLEU-1, …, BLEU-`max_n`] of a corpus, each 0 to 1.
 
     `references` is a list per hypothesis of captions, a caption a list of words (or of
     token ids). Unsmoothed: exactly 0 where a precision is 0 (Papineni et al. 2002).
@@ -86,7 +86,7 @@ def corpus_bleu(references, hypotheses, max_n=4):
 
 
 def scores(references, hypotheses):
-    """Score a corpus; give a dict of BLEU-1 to BLEU-4, CIDEr-D and ROUGE-L.
+    """Score a corpus; return a dict of BLEU-1 to BLEU-4, CIDEr-D and ROUGE-L.
 
     BLEU and ROUGE-L (Lin 2004) lie in 0 to 1, CIDEr-D (Vedantam et al. 2015) in 0 to
     10. Words are strings without spaces. Raises the errors of `corpus_bleu`.

@@ -12,8 +12,8 @@ import torch
 import satlib
 from satlib.beam_search import beam_search
 from satlib.configuration import Config, load_checkpoint
+from satlib.learner import build_decoder, choose_device, encoder_of
 from satlib.photographs import load_photograph, progress
-from satlib.session import build_decoder, choose_device, encoder_of
 
 SHIPPED = Path(satlib.__file__).resolve().parent.parent / "data" / "captioner.pt"
 
@@ -67,13 +67,13 @@ class Captioner:
 
     @torch.inference_mode()
     def look(self, images):
-        """Give the cells (B, C, D) of photographs."""
+        """Return the cells (B, C, D) of photographs."""
         pictures = [load_photograph(image, self.image_size) for image in images]
         return self.encoder(torch.from_numpy(np.stack(pictures)).to(self.device))
 
     @torch.inference_mode()
     def caption(self, images, beam_size=5, batch_size=16):
-        """Caption a list of photographs; give a list of `Caption`.
+        """Caption a list of photographs; return a list of `Caption`.
 
         `images` holds paths, PIL images, or arrays (H, W, 3). Raises the errors of
         `load_photograph`, and TypeError for a single photograph outside a list.

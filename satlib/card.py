@@ -7,8 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from satlib.bleu import scores
+from satlib.caption_files import read_captions, read_splits
 from satlib.captioner import SHIPPED, load_captioner
-from satlib.captions import read_captions, read_splits
 from satlib.configuration import keep_results, load_checkpoint, save_checkpoint
 from satlib.grounding import deletion, summary
 
@@ -29,7 +29,7 @@ CARD = {
 
 
 def slim(checkpoint):
-    """Give what a captioner needs of a checkpoint, its weights in half precision."""
+    """Return what a captioner needs of a checkpoint, its weights in half precision."""
     parts = [name for name in ("encoder", "decoder") if name in checkpoint]
     weights = {
         name: {key: value.half() for key, value in checkpoint[name].items()}
@@ -42,7 +42,7 @@ def slim(checkpoint):
 
 
 def read_flickr8k(folder):
-    """Give for each split its photographs' paths, and all captions of each as words.
+    """Return for each split its photographs' paths, and all captions of each as words.
 
     Raises FileNotFoundError where the captions are missing, ValueError where the list
     of the training or the validation split is, or a listed photograph has no caption.
@@ -78,7 +78,7 @@ def grade(references, captions, training):
 
 
 def by_word(rows, least=20):
-    """Give the mean losses of probability of each word seen at least so often.
+    """Return the mean losses of probability of each word seen at least so often.
 
     A dict of the losses without the `attended` tenth and without a `random` one, and
     the standard `error` of the former.
@@ -123,7 +123,7 @@ def measure(captioner, splits):
 
 
 def with_card(checkpoint, found):
-    """Give a slim checkpoint with its card, in which the scores of `measure` stand."""
+    """Return a slim checkpoint with its card, which holds the scores of `measure`."""
     said = found["beams"][5]
     told = (
         f"on the development split, five beams: BLEU-4 {100 * said['BLEU-4']:.1f}, "

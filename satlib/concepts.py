@@ -11,7 +11,7 @@ from satlib.training import TIMES, AverageMeter, encode, measured, update_weight
 
 
 def word_shares(captions, word_map):
-    """Give the share of each image's captions (N, k, L) that hold a word: (N, V)."""
+    """Return the share of each image's captions (N, k, L) that hold a word: (N, V)."""
     held = torch.zeros(*captions.shape[:2], len(word_map), device=captions.device)
     held.scatter_(2, captions, 1.0)
     for token in ("<pad>", "<start>", "<end>", "<unk>"):
@@ -35,16 +35,16 @@ class Concepts(nn.Module):
         self.linear.bias.copy_(shares.logit())
 
     def maps(self, cells):
-        """Give the scores (B, C, V) of cells (B, C, D)."""
+        """Return the scores (B, C, V) of cells (B, C, D)."""
         return self.linear(cells)
 
     def forward(self, cells):
-        """Give the scores (B, V) of images with cells (B, C, D)."""
+        """Return the scores (B, V) of images with cells (B, C, D)."""
         return self.maps(cells).logsumexp(1) - log(cells.shape[1])
 
 
 def concept_loss(scores, shares):
-    """Give the cross-entropy of scores (B, V) and shares (B, V), summed over words."""
+    """Return the cross-entropy of scores and shares (B, V), summed over words."""
     loss = F.binary_cross_entropy_with_logits(scores, shares, reduction="sum")
     return loss / len(scores)
 
@@ -76,7 +76,7 @@ def train_concepts(
 
 
 def loss_of(batch, encoder, concepts, word_map):
-    """Give the loss of a mini-batch."""
+    """Return the loss of a mini-batch."""
     images, captions, _ = batch
     shares = word_shares(captions.unflatten(0, (len(images), -1)), word_map)
     return concept_loss(concepts(encode(encoder, images)), shares)

@@ -22,7 +22,7 @@ PHOTOGRAPHS = {"stage": 8, "image_size": 256, "alpha_c": 1.0}
 
 
 def usual(dataset, encoder):
-    """Give the stage, image_size and alpha_c that are usual for a data set."""
+    """Return the stage, image_size and alpha_c that are usual for a data set."""
     values = SCENES if dataset == "scenes" else PHOTOGRAPHS
     return values if encoder in COLOURS else values | {"stage": 8}
 
@@ -154,15 +154,15 @@ DATA_CHOICES += ["on_error", "min_freq", "encoder", "stage", "output_stride"]
 DATA_CHOICES += ["image_size", "seed"]
 FREE_CHOICES = ["epochs", "self_critical_epochs", "stop_after", "beam_size"]
 FREE_CHOICES += ["length_power", "workers", "output"]
-ROOMS = ["attention", "backbone", "beam_search", "bleu", "captions", "concepts"]
-ROOMS += ["dataset", "decoder", "encoder", "features", "fit", "initialization", "lstm"]
-ROOMS += ["photographs", "scenes", "self_critical", "session", "shared", "stickers"]
+ROOMS = ["attention", "backbone", "beam_search", "bleu", "caption_files", "concepts"]
+ROOMS += ["dataset", "decoder", "encoder", "batches", "fit", "initialization", "lstm"]
+ROOMS += ["photographs", "scenes", "self_critical", "learner", "recurrence", "stickers"]
 ROOMS += ["storybook", "training", "validation"]
 ROOT = Path(satlib.__file__).resolve().parent
 
 
 def folders(config):
-    """Give the folder of a run's data files and that of its checkpoints."""
+    """Return the folder of a run's data files and that of its checkpoints."""
     if config.output:
         return Path(config.output), Path(config.output)
     choices = {k: v for k, v in asdict(config).items() if k not in FREE_CHOICES}
@@ -223,7 +223,7 @@ RESULTS = ROOT.parent / "data" / "results"
 
 
 def keep_results(name, command, seed, **found):
-    """Write what a long experiment found to data/results/NAME.json; give the path."""
+    """Write what a long experiment found to data/results/NAME.json; return the path."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     how = {"command": command, "commit": _commit(), "seed": seed, "machine": _machine()}
     with replacing(RESULTS / f"{name}.json") as partial:
@@ -237,7 +237,7 @@ def read_results(name):
 
 
 def _commit():
-    """Give the version of the code by git, "+" where it has changed since."""
+    """Return the version of the code by git, "+" where it has changed since."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

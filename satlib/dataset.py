@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from satlib.captions import SPLITS, Captions, read_captions, read_splits
+from satlib.caption_files import SPLITS, Captions, read_captions, read_splits
 from satlib.photographs import file_sizes, make_room, write_images, write_json
 
 
@@ -61,7 +61,7 @@ def captions_that_fit(captions, max_length):
 
 
 def encode_caption(words, word_map, max_length):
-    """Give <start>, the words' numbers, <end>, and <pad> up to `max_length`."""
+    """Return <start>, the words' numbers, <end>, and <pad> up to `max_length`."""
     ids = [word_map.get(word, word_map["<unk>"]) for word in words]
     row = [word_map["<start>"], *ids, word_map["<end>"]]
     return row + [word_map["<pad>"]] * (max_length - len(row))
@@ -78,7 +78,7 @@ def choose_captions(captions, count, random):
 
 
 def file_path(output, split, kind, base):
-    """Give the path of a split's file, or, with None for the split, of the others."""
+    """Return the path of a split's file, or, with None for the split, of the others."""
     name = f"{split}_{kind}" if split else kind
     ending = "hdf5" if kind.lower() == "images" else "json"
     return Path(output, f"{name.upper()}_{base}.{ending}")
@@ -157,7 +157,7 @@ def create_input_files(
     on_error="raise",
     max_images=None,
 ):
-    """Write the data files to `output`, unless they are there; give their base name.
+    """Write the data files to `output`, unless they are there; return their base name.
 
     dataset:      a name, the beginning of the base name
     captions:     a caption file, or the `Captions` read from one

@@ -12,14 +12,14 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from satlib.attention import Attention
 from satlib.initialization import init_weights
 from satlib.lstm import LSTMCell
-from satlib.shared import SharedContext, SharedLinear, SharedScores
+from satlib.recurrence import SharedContext, SharedLinear, SharedScores
 
 
 def textbook_step(decoder, regions, words, hidden, cell_state):
     """One step of equation (decoder-step), literally (Xu et al. 2015, section 3.1.2).
 
     Takes the regions (b, P, D), the last words' ids (b,), the state (b, H) and (b, H).
-    Gives the new hidden state, the new cell state and alpha (b, P).
+    Returns the new hidden state, the new cell state and alpha (b, P).
     """
     attention = decoder.attention
     alpha = attention.alpha(attention.keys(regions), attention.query(hidden))  # (b, P)
@@ -119,7 +119,7 @@ class DecoderCell(nn.Module):
     def step(self, word_input, hidden, cell_state, memory, counts):
         """Take one step from the state (R, H), (R, H) with words (R, 4H).
 
-        The rows stand image by image, `counts` (B,) of them for each. Gives hidden
+        The rows stand image by image, `counts` (B,) of them for each. Returns hidden
         and cell state, alpha (R, P) and the gate (R, D).
         """
         products = memory.from_hidden(hidden).split(self.sizes, dim=-1)
@@ -170,12 +170,12 @@ class Decoder(DecoderCell):
             init_weights(part)
 
     def word_inputs(self, words, memory):
-        """Give the words' half (…, 4H) of the LSTM's input product for ids (…)."""
+        """Return the words' half (…, 4H) of the LSTM's input product for ids (…)."""
         bias = self.decode_step.bias_ih
         return F.linear(self.embedding(words), memory.word_weight, bias)
 
     def start(self, cells):
-        """Give the first state (B, H), (B, H): equation (decoder-start)."""
+        """Return the first state (B, H), (B, H): equation (decoder-start)."""
         mean = cells.mean(1) if self.pool is None else self.pool.mean(0) @ cells
         return self.init_h(mean), self.init_c(mean)
 
@@ -183,7 +183,7 @@ class Decoder(DecoderCell):
         """Score the words of captions (k·B, L) of images with cells (B, C, D).
 
         Caption j belongs to image j // k; lengths[j] counts its ids, `<start>` and
-        `<end>` included. Gives a `Decoded`.
+        `<end>` included. Returns a `Decoded`.
         """
         words, number = pack(captions, lengths), visits(lengths)
         left = number < len(words.targets)  # (T, k·B)

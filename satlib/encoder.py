@@ -10,7 +10,7 @@ from satlib.backbone import Backbone, fold_batch_norm, lite0_backbone, other_bac
 
 
 def pooling_matrix(cells, regions):
-    """Give the matrix (regions², cells²) that average-pools a grid of cells to regions.
+    """Return the matrix (regions², cells²) that average-pools cells to regions.
 
     Both grids are square, given by their side, and read row by row. It does what
     `nn.AdaptiveAvgPool2d(regions)` does to a grid of cells × cells.
@@ -24,7 +24,7 @@ def pooling_matrix(cells, regions):
 
 
 def stage_norm(stage):
-    """Give the batch normalisation that brings a stage's output to mean 0, spread 1.
+    """Return the batch normalisation that brings a stage's output to mean 0, spread 1.
 
     Its statistics follow from the last normalisation of each of the stage's blocks,
     whose outputs are added up; they are taken to be independent.
@@ -67,7 +67,7 @@ class Encoder(Backbone):
         return self.finish(self.begin(images))
 
     def parts(self):
-        """Give the blocks before the first one that learns, and all after, as two."""
+        """Return the blocks before the first one that learns, and all after, as two."""
         chain = isinstance(self.network, nn.Sequential)
         blocks = list(self.network) if chain else [self.network]
         learns = [any(p.requires_grad for p in b.parameters()) for b in blocks]
@@ -75,20 +75,20 @@ class Encoder(Backbone):
         return nn.Sequential(*blocks[:first]), nn.Sequential(*blocks[first:])
 
     def begin(self, images):
-        """Give what the frozen blocks say of images: cells, float32 (B, c, d)."""
+        """Return what the frozen blocks say of images: cells, float32 (B, c, d)."""
         check_images(images, self.image_size)
         images = images.to(memory_format=torch.channels_last)
         grid = self.parts()[0]((images.float() - self.mean) / self.std)
         return as_cells(grid)
 
     def finish(self, cells):
-        """Give the cells (B, C, D) that the blocks that learn make of `begin`'s."""
+        """Return the cells (B, C, D) that the blocks that learn make of `begin`'s."""
         side = int(cells.shape[1] ** 0.5)
         grid = cells.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (B, d, g, g)
         return as_cells(self.parts()[1](grid))
 
     def fingerprint(self):
-        """Give 64 hex digits that depend on all that `begin` depends on."""
+        """Return 64 hex digits that depend on all that `begin` depends on."""
         frozen = self.parts()[0]
         state = {"mean": self.mean, "std": self.std, **frozen.state_dict()}
         digest = hashlib.sha256(f"{self.name} {self.image_size} {frozen}".encode())
@@ -136,7 +136,7 @@ def check_layers(name, stage, output_stride):
 
 
 def lite0_blocks(pretrained, output_stride):
-    """Give Lite0 as nine blocks in a row: stem, stages and head."""
+    """Return Lite0 as nine blocks in a row: stem, stages and head."""
     whole = lite0_backbone(pretrained, output_stride)
     stem = nn.Sequential(whole.conv_stem, whole.bn1)
     head = nn.Sequential(whole.conv_head, whole.bn2)

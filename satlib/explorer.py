@@ -9,7 +9,7 @@ import ipywidgets
 from IPython.display import HTML, display
 
 from satlib.figures import COLOURS, jpeg
-from satlib.views import WordView, as_shown, attention_figure, save
+from satlib.maps import WordView, as_shown, attention_figure, save
 
 WRAP = {"flex_flow": "wrap"}
 
@@ -40,7 +40,7 @@ class Controls(ipywidgets.VBox):
         self.add_class("needs-python")
 
     def drawing(self):
-        """Give the options for drawing as they are now."""
+        """Return the options for drawing as they are now."""
         names = ("opacity", "colours", "smooth", "one_scale")
         return {name: getattr(self, name).value for name in names}
 
@@ -67,7 +67,7 @@ class Explorer:
         self.add(images)
 
     def captions(self, images):
-        """Caption images by all captioners; give a tuple of captions for each image."""
+        """Caption images by all captioners; return a tuple for each image."""
         self.controls.message.value = f"captioning {len(images)} …"
         size = self.controls.beam_size.value
         found = [c.caption(images, size) for c in self.captioners]
@@ -117,7 +117,7 @@ class Explorer:
 
 
 def plain_figure(caption, image):
-    """Give the HTML of a figure that shows only where no script does."""
+    """Return the HTML of a figure that shows only where no script does."""
     file = io.BytesIO()
     attention_figure(caption, image).savefig(file, format="jpeg", dpi=80)
     source = base64.b64encode(file.getvalue()).decode()

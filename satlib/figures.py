@@ -25,7 +25,7 @@ def overlay(image, alpha, opacity=0.6, scale=None, smooth=True, colours="inferno
     """Lay the heat map of `alpha` (rows, columns; at least 0) over a picture.
 
     `image` is a PIL image or a uint8 array (height, width, 3); the full colour stands
-    for `scale`, by default the largest weight. Gives a PIL image of the picture's size.
+    for `scale`, by default the largest weight. Returns a PIL image of its size.
     """
     picture = as_picture(image)
     alpha = np.asarray(alpha, dtype=np.float32)
@@ -37,14 +37,14 @@ def overlay(image, alpha, opacity=0.6, scale=None, smooth=True, colours="inferno
 
 
 def as_picture(image):
-    """Give a PIL RGB image from one, or from a uint8 array (height, width, 3)."""
+    """Return a PIL RGB image from one, or from a uint8 array (height, width, 3)."""
     if not isinstance(image, Image.Image):
         image = Image.fromarray(np.asarray(image))
     return image.convert("RGB")
 
 
 def heat_map(image, alpha, ax=None, title="", opacity=0.6, scale=None):
-    """Draw a picture with the map `alpha` over it into the axes `ax`; give the axes."""
+    """Draw a picture and the map `alpha` over it into axes `ax`; return the axes."""
     ax = ax or plt.subplots(figsize=(3, 3), layout="constrained")[1]
     picture = as_picture(image)
     ax.imshow(picture if alpha is None else overlay(picture, alpha, opacity, scale))
@@ -54,7 +54,7 @@ def heat_map(image, alpha, ax=None, title="", opacity=0.6, scale=None):
 
 
 def panels(images, titles=None, alphas=None, columns=6, width=1.8, scale=None):
-    """Draw pictures in rows of `columns`, each `width` inches wide; give the figure.
+    """Draw pictures in rows of `columns`, each `width` inches wide; return the figure.
 
     `alphas`, if given, holds a map (rows, columns) or None for each picture.
     """
@@ -121,7 +121,7 @@ class Stepper(ipywidgets.VBox):
 
 
 def jpeg(frame, quality=80):
-    """Give a picture as the bytes of a JPEG file."""
+    """Return a picture as the bytes of a JPEG file."""
     file = io.BytesIO()
     as_picture(frame).save(file, "JPEG", quality=quality)
     return file.getvalue()
@@ -144,7 +144,7 @@ def _numbered(labels):
 
 
 def rendered(figure):
-    """Give a matplotlib figure as a PIL image, and close it."""
+    """Return a matplotlib figure as a PIL image, and close it."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=80)
     plt.close(figure)

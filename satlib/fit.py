@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from satlib.batches import CaptionDataset, augmentation, batches, cache_features
 from satlib.concepts import train_concepts, validate_concepts
 from satlib.configuration import (
     Config,
@@ -15,17 +16,16 @@ from satlib.configuration import (
     save_checkpoint,
 )
 from satlib.dataset import create_input_files, file_path, read_file
-from satlib.features import CaptionDataset, augmentation, batches, cache_features
+from satlib.learner import Session, choose_device, encoder_of
 from satlib.photographs import replacing
 from satlib.scenes import write_scenes
 from satlib.self_critical import CiderReward, train_on_reward
-from satlib.session import Session, choose_device, encoder_of
 from satlib.training import adjust_learning_rate, train
 from satlib.validation import validate
 
 
 def write_data(config):
-    """Write the data files of a run; give their base name and the images' folder."""
+    """Write the data files of a run; return their base name and the images' folder."""
     folder, _ = folders(config)
     captions, images, splits = config.captions, config.images, config.splits
     if config.dataset == "scenes":
@@ -47,14 +47,14 @@ def write_data(config):
 
 
 def split_photographs(config, split):
-    """Give the paths of a split's photographs, and every caption of each as words."""
+    """Return the paths of a split's photographs, and every caption of each as words."""
     base, images = write_data(config)
     entries = read_file(folders(config)[0], split, "references", base)
     return [images / e["file"] for e in entries], [e["captions"] for e in entries]
 
 
 def open_dataset(config, encoder, base, split):
-    """Give a split, cached or augmented. Raises ValueError where it is empty."""
+    """Return a split, cached or augmented. Raises ValueError where it is empty."""
     files, folder = folders(config)
     images = file_path(files, split, "images", base)
     if not read_file(files, split, "captions", base):
@@ -96,14 +96,14 @@ class Run:
 
 
 def latest(folder):
-    """Give the checkpoint of a run's last epoch, `last` or `best`, or None."""
+    """Return the checkpoint of a run's last epoch, `last` or `best`, or None."""
     paths = [folder / "last.pt", folder / "best.pt"]
     found = [load_checkpoint(path) for path in paths if path.exists()]
     return max(found, key=lambda checkpoint: checkpoint["epoch"], default=None)
 
 
 def fit(config, resume=True):
-    """Train the model that a configuration describes; give its `Run`.
+    """Train the model that a configuration describes; return its `Run`.
 
     A run with this configuration that was interrupted goes on, one that is complete is
     only loaded. Raises ValueError where the folder holds a run of another configuration
@@ -146,7 +146,7 @@ def next_lesson(config, history):
 
 
 def beginning(session, folder):
-    """Give what a lesson begins with: the last epoch, or the best of stopped words."""
+    """Return what a lesson begins with: the last epoch, or the best on words."""
     stopped = epochs_since_best(session.history) >= session.config.stop_after
     if session.lesson == "words" and stopped:
         return load_checkpoint(folder / "best.pt")

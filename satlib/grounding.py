@@ -11,20 +11,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from satlib.batches import CaptionDataset, batches, cache_features
 from satlib.bleu import corpus_bleu
 from satlib.captioner import Captioner, load_captioner
 from satlib.configuration import Config, folders, keep_results
 from satlib.dataset import file_path, read_file
-from satlib.features import CaptionDataset, batches, cache_features
 from satlib.fit import fit, split_photographs, write_data
+from satlib.learner import Session, choose_device, encoder_of
 from satlib.photographs import write_json
 from satlib.scenes import colour_accuracy, draw, load_scenes, named_objects
-from satlib.session import Session, choose_device, encoder_of
 from satlib.training import train
 
 
 def unseen_scenes(config):
-    """Give the scenes of a run's test split."""
+    """Return the scenes of a run's test split."""
     paths, _ = split_photographs(config, "TEST")
     drawn = load_scenes(paths[0].parents[1])  # in the order of the file names
     return [drawn[int(path.stem.split("_")[1])] for path in paths]
@@ -57,7 +57,7 @@ def named_cells(words, scene, masks):
 
 
 def grade(alpha, cells):
-    """Give (hit, weight) of a map (14, 14): is its peak in the cells, how much of it?
+    """Return (hit, weight) of a map (14, 14): is its peak in the cells, how much of it?
 
     Where several cells share the peak, the hit is the part of them that is marked.
     """
@@ -66,7 +66,7 @@ def grade(alpha, cells):
 
 
 def rivals(alphas, i, rng):
-    """Give maps to compare with that of word i among `alphas` (T, 14, 14), by name."""
+    """Return by name maps to compare with that of word i of `alphas` (T, 14, 14)."""
     even, centre = np.ones_like(alphas[i]), np.zeros_like(alphas[i])
     centre[6:8, 6:8] = 1
     random = rng.dirichlet(even.flatten()).reshape(even.shape)
@@ -87,7 +87,7 @@ def grade_captions(captions, scenes, seed=28):
 
 
 def mean_of(rows, measure, **chosen):
-    """Give the mean of a measure over the rows that have the chosen values."""
+    """Return the mean of a measure over the rows that have the chosen values."""
     found = [r[measure] for r in rows if all(r[k] == v for k, v in chosen.items())]
     return float(np.mean(found))
 
@@ -105,7 +105,7 @@ def blank(cells, weights):
 
 @torch.no_grad()
 def word_probabilities(captioner, cells, words):
-    """Give the probability of word t by image t of T, with cells (T, C, D)."""
+    """Return the probability of word t by image t of T, with cells (T, C, D)."""
     ids = [captioner.word_map[word] for word in words]
     row = [captioner.word_map["<start>"], *ids, captioner.word_map["<end>"]]
     rows = torch.tensor([row] * len(ids), device=cells.device)
@@ -116,7 +116,7 @@ def word_probabilities(captioner, cells, words):
 
 
 def lost(captioner, image, caption, generator):
-    """Give the words' probabilities: before, without the attended or a random tenth."""
+    """Return words' probabilities: before, without the attended or a random tenth."""
     cells = captioner.look([image])[0]
     weights = torch.from_numpy(caption.alphas).flatten(1)
     if captioner.decoder.pool is not None:
@@ -134,7 +134,7 @@ def lost(captioner, image, caption, generator):
 def deletion(captioner, images, captions, seed=28):
     """Measure what each word of captions loses without the cells it looked at.
 
-    Gives a dict for each word: the number of its `image`, whether it is part of the
+    Returns a dict for each word: the number of its `image`, whether it is part of the
     name of a thing as scenes have them (`names`), its probability `before`, without
     the `attended` tenth of the cells, and without a `random` one.
     """
@@ -161,7 +161,7 @@ class Variant:
 
 
 def few(**choices):
-    """Give the configuration of a run on half of the scenes."""
+    """Return the configuration of a run on half of the scenes."""
     return Config(scenes=2000, **choices)
 
 
@@ -180,7 +180,7 @@ SEEDS = (28, 29, 30)
 
 
 def open_variant(variant):
-    """Give a variant's encoder, training set and word map."""
+    """Return a variant's encoder, training set and word map."""
     config = variant.config
     (folder, _), (base, _) = folders(config), write_data(config)
     encoder = encoder_of(config).to(choose_device())
@@ -230,7 +230,7 @@ def outcome(captioner, scenes, references):
 
 
 def summary(rows, seed=28):
-    """Give the means of a deletion test, and the gap: random minus attended.
+    """Return the means of a deletion test, and the gap: random minus attended.
 
     Its 95 % interval is that of other images: they are drawn anew, with their words.
     """

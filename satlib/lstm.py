@@ -23,19 +23,19 @@ class LSTMCell(nn.Module):
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
 
     def project(self, x, hidden):
-        """Give the pre-activations: (B, I), (B, H) -> (B, 4H)."""
+        """Return the pre-activations: (B, I), (B, H) -> (B, 4H)."""
         from_x = nn.functional.linear(x, self.weight_ih, self.bias_ih)
         return from_x + nn.functional.linear(hidden, self.weight_hh, self.bias_hh)
 
     @staticmethod
     def gates(pre_activations):
-        """Give input, forget, candidate, output: (B, 4H) -> four of (B, H)."""
+        """Return input, forget, candidate, output: (B, 4H) -> four of (B, H)."""
         i, f, g, o = pre_activations.chunk(4, dim=-1)
         return torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
 
     @staticmethod
     def update(pre_activations, cell_state):
-        """Give hidden and cell state: (B, 4H), (B, H) -> (B, H), (B, H)."""
+        """Return hidden and cell state: (B, 4H), (B, H) -> (B, H), (B, H)."""
         i, f, g, o = LSTMCell.gates(pre_activations)
         cell_state = f * cell_state + i * g
         return o * torch.tanh(cell_state), cell_state

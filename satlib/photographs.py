@@ -53,7 +53,7 @@ def _picture(values):
 
 
 def load_photograph(photograph, size=256):
-    """Give a photograph as uint8 RGB (3, size, size), squashed to the square.
+    """Return a photograph as uint8 RGB (3, size, size), squashed to the square.
 
     `photograph` is a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of
     bytes, 16-bit numbers, or floats up to 1. Every colour mode becomes RGB, what is
@@ -76,8 +76,12 @@ def load_photograph(photograph, size=256):
         raise ValueError(f"{photograph}: not a usable photograph: {error}") from error
 
 
+@contextmanager
 def read_ahead(paths, size=256, ahead=64):
-    """Load photographs on all cores; yield each in order, or the error it met."""
+    """Load photographs on all cores; for a `with` block, at whose end the threads end.
+
+    Yields an iterator over the squares in order, or for each the error that it met.
+    """
 
     def load(path):
         try:
@@ -85,7 +89,7 @@ def read_ahead(paths, size=256, ahead=64):
         except (OSError, ValueError) as error:
             return error
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    def in_order():
         waiting = deque()
         for path in paths:
             waiting.append(pool.submit(load, path))
@@ -93,6 +97,12 @@ def read_ahead(paths, size=256, ahead=64):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield in_order()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def progress(items, total, label, seconds=5):
@@ -114,7 +124,7 @@ def progress(items, total, label, seconds=5):
 
 @contextmanager
 def replacing(path):
-    """Give a temporary path that is renamed to `path` when the block has succeeded."""
+    """Yield a temporary path that is renamed to `path` if the block succeeds."""
     temporary = Path(f"{path}.part")
     try:
         yield temporary
@@ -136,7 +146,7 @@ def write_json(path, content):
 
 
 def file_sizes(folder, names, skip=False):
-    """Give the bytes of each file, None for a missing one (an error without `skip`)."""
+    """Return the bytes of each file; None if missing, an error without `skip`."""
     paths = [Path(folder, name) for name in names]
     sizes = [path.stat().st_size if path.is_file() else None for path in paths]
     missing = [name for name, size in zip(names, sizes, strict=True) if size is None]
@@ -159,18 +169,21 @@ def make_room(folder, count, each=3 * 256**2, what="photographs"):
 
 
 def write_images(path, folder, names, captions_per_image, size=256, skip=False):
-    """Write the photographs `names` of `folder` to an HDF5 file; give the names kept.
+    """Write the photographs `names` of `folder` to an HDF5 file; return the names kept.
 
     Dataset `images`: uint8 (N, 3, size, size). Attributes: `captions_per_image`, and
     `sha256`, that of the squares' CRC-32 sums. With `skip`, what cannot be read is left
     out; otherwise its error is raised, and no file is left behind.
     """
     shape, kept, digest = (3, size, size), [], hashlib.sha256()
-    squares = read_ahead([Path(folder, name) for name in names], size)
-    squares = progress(squares, len(names), Path(path).name)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        options = {"chunks": (1, *shape), "maxshape": (None, *shape)}
+    options = {"chunks": (1, *shape), "maxshape": (None, *shape)}
+    with (
+        read_ahead([Path(folder, name) for name in names], size) as squares,
+        replacing(path) as temporary,
+        h5py.File(temporary, "w") as file,
+    ):
         images = file.create_dataset("images", (len(names), *shape), "u1", **options)
+        squares = progress(squares, len(names), Path(path).name)
         for name, square in zip(names, squares, strict=True):
             if isinstance(square, Exception):
                 if not skip:

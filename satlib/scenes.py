@@ -40,7 +40,7 @@ def gradient(top, bottom, start):
 
 
 def relief(low, high, dice):
-    """Give the mask of land whose crest wanders between two heights."""
+    """Return the mask of land whose crest wanders between two heights."""
     crest = [(60 * i - 90, dice.between(low, high)) for i in range(8)]
     land = smooth(np.array([(-90, 2 * SIDE), *crest, (330, 2 * SIDE)]) * 2)
     mask = Image.new("L", (2 * SIDE, 2 * SIDE))
@@ -99,7 +99,7 @@ def named_objects(words):
 
 
 def colour_accuracy(captions, scenes):
-    """Give the share of the coloured things named that are there, and their number.
+    """Return the share of the coloured things named that are there, and their number.
 
     `captions` are lists of words, one for each of `scenes`.
     """
@@ -112,7 +112,7 @@ def colour_accuracy(captions, scenes):
 
 
 def distinct_scenes(n, seed=0):
-    """Give n scenes of different layouts, of the seeds from `seed` million on."""
+    """Return n scenes of different layouts, of the seeds from `seed` million on."""
     scenes = {}
     for number in count(seed * 10**6):
         if len(scenes) == n:
@@ -158,7 +158,7 @@ def make_plan(n, seed):
 
 
 def read_plan(folder):
-    """Read what a folder's `scenes.json` says; give {} where there is none."""
+    """Read what a folder's `scenes.json` says; return {} where there is none."""
     path = Path(folder) / "scenes.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -177,7 +177,7 @@ def check_plan(folder, plan):
 
 
 def write_scenes(folder, n, seed=0):
-    """Write n scenes with captions, masks and lists of splits; give the folder's Path.
+    """Write n scenes with captions, masks and lists of splits; return the folder.
 
     A complete folder is left as it is, an interrupted one completed. Raises ValueError
     where the folder holds anything else.
@@ -195,7 +195,7 @@ def write_scenes(folder, n, seed=0):
 
 
 def load_scenes(folder):
-    """Give the `Scene`s of a folder, in the order of its files.
+    """Return the `Scene`s of a folder, in the order of its files.
 
     Raises ValueError where the folder is none of ours, incomplete, or of another world.
     """

@@ -16,7 +16,7 @@ ORDERS = range(1, 5)  # of the n-grams
 
 
 def said(row):
-    """Give the ids of a row that the model has to say: no `<start>`, no padding."""
+    """Return the ids of a row that the model has to say: no `<start>`, no padding."""
     return [word for word in row[1:] if word]
 
 
@@ -35,7 +35,7 @@ class CiderReward:
         self.weights = {g: self.unseen - log(d) for g, d in images.items()}
 
     def vectors(self, words):
-        """Give the weighted n-grams of a caption and their norm, for n = 1 to 4."""
+        """Return the weighted n-grams of a caption and their norm, for n = 1 to 4."""
         result = []
         for n in ORDERS:
             counts = ngrams(words, n).items()
@@ -55,7 +55,7 @@ class CiderReward:
 
 
 def similarity(caption, reference):
-    """Give the mean over n of equation (eq-cider), for one reference, without the 10.
+    """Return the mean over n of equation (eq-cider), for one reference, without the 10.
 
     Both are pairs of `CiderReward.vectors` and a number of words.
     """
@@ -71,7 +71,7 @@ def similarity(caption, reference):
 def draw_captions(decoder, cells, word_map, count, max_length=50):
     """Draw `count` captions for each image with cells (B, C, D).
 
-    Gives rows of ids (count·B, L), which begin with `<start>`, and their lengths. One
+    Returns rows of ids (count·B, L), which begin with `<start>`, and their lengths. One
     that has not come to its end after `max_length` words has no `<end>`.
     """
     memory = decoder.remember(cells)
@@ -94,13 +94,13 @@ def draw_captions(decoder, cells, word_map, count, max_length=50):
 
 
 def advantages(rewards):
-    """Give each reward (B, s) minus the mean of the image's others, as (B·s,)."""
+    """Return each reward (B, s) minus the mean of the image's others, as (B·s,)."""
     others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
     return (rewards - others).flatten()
 
 
 def reward_loss(decoded, lengths, advantage, word_map):
-    """Give the loss whose gradient is minus that of the expected reward, per word.
+    """Return the loss whose gradient is minus that of the expected reward, per word.
 
     `decoded` is of captions (s·B, L) with `lengths` and `advantage` (s·B,): equation
     (reinforce), Rennie et al. 2017.
@@ -131,7 +131,7 @@ def train_on_reward(
 ):
     """Train for one epoch on the `reward` of `count` drawn captions for each image.
 
-    Takes what `train` takes; gives the mean reward and the times.
+    Takes what `train` takes; returns the mean reward and the times.
     """
     decoder.eval()
     device = next(decoder.parameters()).device

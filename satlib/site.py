@@ -14,7 +14,7 @@ WANTED = {  # what the site takes of them
 
 
 def fetch_scripts(folder):
-    """Put the scripts into a folder, from npm, unless they are there; give the folder.
+    """Put the scripts into a folder, from npm, unless they are there; return it.
 
     Raises RuntimeError where there is no npm, or it fails.
     """

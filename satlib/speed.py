@@ -15,18 +15,18 @@ import torch
 from PIL import Image
 
 from satlib import benchmark as race
+from satlib.batches import CaptionDataset, batches, cache_features
 from satlib.configuration import keep_results
 from satlib.dataset import create_input_files, file_path
 from satlib.decoder import pack, textbook_forward
 from satlib.encoder import build_encoder
-from satlib.features import CaptionDataset, batches, cache_features
 from satlib.photographs import write_images
 from satlib.scenes import write_scenes
 from satlib.training import train
 
 
 def epoch_data(folder, encoder, name, count=60):
-    """Write scenes and their cells as data files; give both kinds of dataset."""
+    """Write scenes and their cells as data files; return both kinds of dataset."""
     scenes = write_scenes(folder / "scenes", count)
     files = scenes / "captions.txt", scenes / "images", folder
     base = create_input_files("scenes", *files, min_freq=0, splits=scenes)
@@ -66,7 +66,7 @@ def epoch_times(sizes, encoder_name="efficientnet_b4", repeats=5):
 
 
 def made_up_photographs(folder, count, seed=28):
-    """Write JPEGs of 500 × 375 pixels, smooth with some noise; give their names."""
+    """Write JPEGs of 500 × 375 pixels, smooth with some noise; return their names."""
     random, names = np.random.default_rng(seed), [f"{i}.jpg" for i in range(count)]
     for name in names:
         colours = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -98,7 +98,7 @@ def file_times(count=1000, repeats=5):
 
 
 def peak_memory(function):
-    """Give the most bytes that the tensors made by a function take at once."""
+    """Return the most bytes that the tensors made by a function take at once."""
     with torch.profiler.profile(profile_memory=True) as profiler:
         function()
     events = profiler.profiler.kineto_results.events()
@@ -108,7 +108,7 @@ def peak_memory(function):
 
 
 def peaks(sizes):
-    """Give the peak memory of a training step of the textbook's, and of ours."""
+    """Return the peak memory of a training step of the textbook's, and of ours."""
     decoder, cells, *captions = race.example(sizes)
     optimizer, forms = race.adam(decoder), race.forms_of_forward(decoder, cells)
     textbook, *_, ours = (
@@ -132,7 +132,7 @@ GROWTH = {
 
 
 def growth(sizes, name, values, repeats=5):
-    """Give the median seconds of our training step for each value of a size."""
+    """Return the median seconds of our training step for each value of a size."""
     found = []
     for value in values:
         length = {"shortest": value, "longest": value}
@@ -160,14 +160,14 @@ BEAMS = (1, 2, 5, 10)
 
 
 def search_growth(sizes, repeats=5):
-    """Give the median seconds of our beam search for an image, for each beam size."""
+    """Return the median seconds of our beam search for an image, for each beam size."""
     some = replace(sizes, images=20)
     times = [race.search_times(some, beam_size=k, repeats=repeats) for k in BEAMS]
     return [np.median(found["ours"]) / some.images for found in times]
 
 
 def measure(sizes, images=100, photographs=1000, repeats=5):
-    """Run all benchmarks; give their figures, times in seconds, memory in bytes."""
+    """Run all benchmarks; return their figures, times in seconds, memory in bytes."""
     return {
         "training": race.training_times(sizes, repeats),
         "limit": limit(sizes),
@@ -182,7 +182,7 @@ def measure(sizes, images=100, photographs=1000, repeats=5):
 
 
 def table(found):
-    """Give rows of the table: what, the ratio or share, the smallest, the largest."""
+    """Return rows of the table: what, the ratio or share, the smallest, the largest."""
     first, *_, last, products = found["training"]
     pairs = {
         "training step": (found["training"], first, last),

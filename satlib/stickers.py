@@ -24,7 +24,7 @@ COLOURS = {
 
 
 def blend(colour, other, percent):
-    """Mix two colours "#rrggbb", with `percent` of the other; give (r, g, b)."""
+    """Mix two colours "#rrggbb", with `percent` of the other; return (r, g, b)."""
     pairs = zip(getrgb(colour), getrgb(other), strict=True)
     return tuple((a * (100 - percent) + b * percent) // 100 for a, b in pairs)
 
@@ -159,7 +159,7 @@ def parts(name):
 
 
 def smooth(points):
-    """Cut the corners of a closed polygon (n, 2) three times; give (8 n, 2)."""
+    """Cut the corners of a closed polygon (n, 2) three times; return (8 n, 2)."""
     points = points * 64  # so that the quarters stay whole numbers
     for _ in range(3):
         ahead = np.roll(points, -1, axis=0)
@@ -170,7 +170,7 @@ def smooth(points):
 
 @lru_cache(512)
 def paint(name, colour, size, mirrored=False):
-    """Paint a shape `size` pixels wide, flat; give RGBA of side size + 2 · MARGIN."""
+    """Paint a shape `size` pixels wide, flat; return RGBA of side size + 2 · MARGIN."""
     side, unit = (size + 2 * MARGIN) * FINE, size * FINE
     image = Image.new("RGBA", (side, side))
     pen = ImageDraw.Draw(image)
@@ -191,7 +191,7 @@ def paint(name, colour, size, mirrored=False):
 
 
 def sticker(name, colour, size, mirrored=False):
-    """Paint a shape with light from the top left and an outline; give RGBA."""
+    """Paint a shape with light from the top left and an outline; return RGBA."""
     flat = paint(name, colour, size, mirrored)
     alpha, step = flat.getchannel("A"), size // 14
     soft = np.asarray(alpha.filter(ImageFilter.BoxBlur(size // 12)), dtype=np.int16)

@@ -132,11 +132,11 @@ class Dice(Random):
     """Chance that depends on the seed alone, on every machine and Python."""
 
     def pick(self, options):
-        """Give one of a list."""
+        """Return one of a list."""
         return options[int(self.random() * len(options))]
 
     def between(self, low, high):
-        """Give a whole number from `low` to `high`, both included."""
+        """Return a whole number from `low` to `high`, both included."""
         return low + int(self.random() * (high - low + 1))
 
 
@@ -166,7 +166,7 @@ def cast(relation, ground, dice):
 
 
 def arrange(relation, names, colours, dice):
-    """Put things into the slots of a relation, each a little off; give `Thing`s."""
+    """Put things into the slots of a relation, each a little off; return `Thing`s."""
     shift = dice.between(-30, 30) if relation in ("alone", "above", "on") else 0
     things = []
     for name, colour, slot in zip(names, colours, SLOTS[relation], strict=True):

@@ -72,7 +72,7 @@ def _read(path):
 
 
 def main(arguments=None):
-    """Run `python -m satlib.tangle [--check]`; give its exit code."""
+    """Run `python -m satlib.tangle [--check]`; return its exit code."""
     parser = argparse.ArgumentParser("python -m satlib.tangle", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1")
     check = parser.parse_args(arguments).check
@@ -101,7 +101,7 @@ def _replace(path, source):
 
 
 def fingerprint(root=ROOT):
-    """Give eight hex digits that change whenever a module of `satlib` does."""
+    """Return eight hex digits that change whenever a module of `satlib` does."""
     sources = sorted((root / "satlib").glob("*.py"))
     return hashlib.sha256(b"\0".join(p.read_bytes() for p in sources)).hexdigest()[:8]
 

@@ -10,7 +10,7 @@ TIMES = "batch_time", "data_time"
 
 
 def attention_penalty(alphas):
-    """Give the doubly stochastic penalty of maps (k·B, T, P): equation (training-loss).
+    """Return the doubly stochastic penalty of maps (k·B, T, P), as in (training-loss).
 
     Source: Xu et al. 2015, equation 14, as a mean over captions and regions.
     """
@@ -18,7 +18,7 @@ def attention_penalty(alphas):
 
 
 def caption_loss(decoded, alpha_c=1.0):
-    """Give the loss of a `Decoded` batch, and its cross-entropy per word alone."""
+    """Return the loss of a `Decoded` batch, and its cross-entropy per word alone."""
     cross_entropy = F.cross_entropy(decoded.scores, decoded.targets)
     return cross_entropy + alpha_c * attention_penalty(decoded.alphas), cross_entropy
 
@@ -42,7 +42,7 @@ class AverageMeter:
 
 
 def accuracy(scores, targets, k=5):
-    """Give the percentage of words (W,) that are among the k best scores (W, V)."""
+    """Return the percentage of words (W,) that are among the k best scores (W, V)."""
     if len(targets) == 0:
         return 0.0
     best = scores.topk(min(k, scores.shape[1]), dim=1).indices  # (W, k)
@@ -78,7 +78,7 @@ def train(
     scaler=None,
     after_step=None,
 ):
-    """Train for one epoch; give its mean loss per word, top-5 accuracy and times.
+    """Train for one epoch; return its mean loss per word, top-5 accuracy and times.
 
     `loader` gives batches of cells (B, C, D), or of images (B, 3, S, S) where there is
     an `encoder`, with captions (k·B, L) and lengths (k·B,). `encoder_optimizer` is None
@@ -102,7 +102,7 @@ def train(
 
 
 def encode(encoder, batch):
-    """Give cells (B, C, D) in float32: of images, or of what is cached of them."""
+    """Return cells (B, C, D) in float32: of images, or of what is cached of them."""
     if encoder is None:
         return batch.float()
     images = batch.dtype == torch.uint8
@@ -124,7 +124,7 @@ def update_weights(loss, optimizers, grad_clip, scaler, after_step=None):
 
 
 def measured(loader, device, epoch, meters, print_freq):
-    """Give the mini-batches of an epoch on a device; take their times in `meters`.
+    """Yield the mini-batches of an epoch on a device; take their times in `meters`.
 
     Prints a line every `print_freq` iterations: of each meter the latest value, and in
     brackets the mean.

@@ -11,7 +11,7 @@ from satlib.training import AverageMeter, accuracy, caption_loss, encode
 
 
 def teacher_forced_words(decoded, captions, lengths):
-    """Give the best next words of a `Decoded` batch, a list for each caption."""
+    """Return the best next words of a `Decoded` batch, a list for each caption."""
     batch_sizes = torch.tensor(pack(captions, lengths).batch_sizes)
     best = PackedSequence(decoded.scores.argmax(dim=1).cpu(), batch_sizes)
     rows, steps = pad_packed_sequence(best, batch_first=True)
@@ -22,7 +22,7 @@ def teacher_forced_words(decoded, captions, lengths):
 
 
 def rows_of_same_image(captions, images, silent):
-    """Give for each caption (k·B, L) the k rows of its image, without `silent` ids."""
+    """Return for each caption (k·B, L) its image's k rows, without `silent` ids."""
     rows = [[i for i in row if i not in silent] for row in captions.tolist()]
     k = len(rows) // images
     return [rows[j // k * k : j // k * k + k] for j in range(len(rows))]
@@ -30,7 +30,7 @@ def rows_of_same_image(captions, images, silent):
 
 @torch.no_grad()
 def validate(loader, encoder, decoder, word_map, references):
-    """Measure a model on a split; give a dict of its scores.
+    """Measure a model on a split; return a dict of its scores.
 
     `references` holds every caption of each image, as raw words, in the loader's order.
     Keys: `loss` per word; `top5` in percent; `bleu4_teacher_forced`, of the words after

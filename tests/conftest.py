@@ -17,7 +17,7 @@ COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
 
 
 def write_world(folder, count=32):
-    """Write `count` pictures, a caption table and split lists; give the folder."""
+    """Write `count` pictures, a caption table and split lists; return the folder."""
     images = folder / "Images"
     images.mkdir(parents=True)
     names, lines = [], ["image,caption"]

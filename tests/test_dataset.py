@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from satlib.captions import SPLITS, read_captions, read_splits
+from satlib.caption_files import SPLITS, read_captions, read_splits
 from satlib.dataset import (
     build_word_map,
     captions_that_fit,

@@ -13,8 +13,8 @@ from PIL import Image
 
 from satlib.explorer import explore, plain_figure
 from satlib.figures import jpeg, overlay
+from satlib.maps import WordView, as_shown, save, seen_so_far, word_details
 from satlib.scenes import draw, make_scene
-from satlib.views import WordView, as_shown, save, seen_so_far, word_details
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from satlib.configuration import Config, load_checkpoint, save_checkpoint
 from satlib.decoder import Decoder
 from satlib.encoder import build_encoder
 from satlib.fit import epochs_since_best, fit, next_lesson, split_photographs
-from satlib.session import Session
+from satlib.learner import Session
+from satlib.maps import attention_figure
 from satlib.validation import teacher_forced_words, validate
-from satlib.views import attention_figure
 
 
 def a_config(world, output, **choices):

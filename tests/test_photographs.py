@@ -1,6 +1,8 @@
 """The photographs room: any picture becomes a square of bytes; files whole or not."""
 
+import gc
 import json
+import threading
 import time
 import tracemalloc
 
@@ -233,13 +235,26 @@ def test_read_ahead_keeps_the_order_and_stays_bounded(picture, tmp_path, monkeyp
         return path
 
     monkeypatch.setattr(photographs, "load_photograph", slow_first)
-    results = read_ahead(range(60), ahead=8)
-    assert next(results) == 0
-    time.sleep(0.05)
-    assert len(begun) <= 8
-    rest = list(results)
+    with read_ahead(range(60), ahead=8) as results:
+        assert next(results) == 0
+        time.sleep(0.05)
+        assert len(begun) <= 8
+        rest = list(results)
     assert str(rest.pop(6)) == "seven"
     assert rest == [n for n in range(1, 60) if n != 7]
+
+
+def test_no_thread_outlives_a_broken_photograph(picture, tmp_path):
+    picture.save(tmp_path / "0.png")
+    (tmp_path / "1.png").write_text("none")
+    names, before = ["0.png", "1.png"] + 30 * ["0.png"], threading.active_count()
+    gc.disable()  # it would end them some time, in whichever thread it runs
+    try:
+        with pytest.raises(ValueError, match="1.png"):
+            write_images(tmp_path / "images.hdf5", tmp_path, names, 1)
+        assert threading.active_count() == before
+    finally:
+        gc.enable()
 
 
 def test_progress_passes_on_and_prints_tenths(capsys, monkeypatch):

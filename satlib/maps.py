@@ -1,26 +1,4 @@
----
-jupytext:
-  formats: md:myst
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-# Views of a caption: figure, stepper, film
-
-A caption with one map per word asks to be looked at. This chapter draws it: as a figure for the page, as a row of words
-that you step through, and as files to keep.
-
-**You will** build these views, and see in them what else is known about each word.
-
-**You need** [the captioner](captioner.md) and [the drawing parts](figures.md).
-
-```{code-cell}
-# satlib/views.py
+# Written by `python -m satlib.tangle` from chapters/maps.md: edit that.
 """Views of a caption: a figure with a map per word, a stepper, files to keep."""
 
 import base64
@@ -35,30 +13,10 @@ from PIL import Image, ImageDraw
 
 from satlib.figures import Stepper, jpeg, overlay, panels
 from satlib.photographs import load_photograph, replacing
-```
 
-```{code-cell}
-:tags: [hide-output]
 
-import tempfile
-
-from satlib.captioner import load_captioner
-from satlib.configuration import Config
-from satlib.fit import fit
-from satlib.scenes import draw, make_scene
-
-captioner = load_captioner(fit(Config()).best)
-pictures = [draw(make_scene(seed))[0] for seed in range(2_000_000, 2_000_002)]
-```
-
-## The photograph, as it was
-
-The captioner squashes a photograph to a square; the viewer wants it in its own proportions. `load_photograph` can already read any kind of file, so we take its square and stretch it back.
-
-```{code-cell}
-# satlib/views.py
 def as_shown(photograph, side=320):
-    """Give a photograph (path, PIL image, array) in colour, `side` pixels long."""
+    """Return a photograph (path, PIL image, array) in colour, `side` pixels long."""
     square = Image.fromarray(load_photograph(photograph, side).transpose(1, 2, 0))
     width, height = _proportions(photograph)
     scale = side / max(width, height)
@@ -73,16 +31,12 @@ def _proportions(photograph):
             return _proportions(image)
     turned = photograph.getexif().get(0x0112, 1) >= 5  # the orientation tag
     return photograph.size[::-1] if turned else photograph.size
-```
 
-## A figure: one panel per word
 
-```{code-cell}
-# satlib/views.py
 def attention_figure(caption, image, columns=5):
     """Draw a photograph, and over it the map of each word of its `Caption`.
 
-    The number beside a word is its probability. Gives a matplotlib figure.
+    The number beside a word is its probability. Returns a matplotlib figure.
     """
     titles = [
         f"{word} {exp(log_prob):.2f}"
@@ -90,23 +44,10 @@ def attention_figure(caption, image, columns=5):
     ]
     pictures = [as_shown(image)] * (1 + len(titles))
     return panels(pictures, ["", *titles], [None, *caption.alphas], columns, width=1.5)
-```
 
-```{code-cell}
-captions = captioner.caption(pictures)
-attention_figure(captions[0], pictures[0])
-```
 
-## What goes with a word
-
-Beside the map stands what else is known about the word: its probability and what it won against, how far the gate was
-open, and how much of the picture has been looked at so far. For the last we add up the maps of the words up to this one
-and ask how many of the regions hold nine tenths of the sum.
-
-```{code-cell}
-# satlib/views.py
 def seen_so_far(alphas):
-    """Give for each of T words the share of regions that hold 9/10 of all attention."""
+    """Return for each of T words the share of regions with 9/10 of all attention."""
     sums = np.cumsum(alphas.reshape(len(alphas), -1), axis=0)
     held = np.cumsum(-np.sort(-sums, axis=1), axis=1) / sums.sum(1, keepdims=True)
     return ((held < 0.9).sum(1) + 1) / sums.shape[1]
@@ -129,21 +70,8 @@ def word_details(caption):
         f"{seen:.0%} of the picture"
         for word, log_prob, rivals, gate, seen in rows
     ]
-```
 
-```{code-cell}
-from IPython.display import HTML
 
-HTML("<hr>".join(word_details(captions[0])[:4]))
-```
-
-## One picture, one caption
-
-A `WordView` steps through the words of one caption. It knows the other beams of the search, too, and can change to one
-of them; in the page without Python they are only listed.
-
-```{code-cell}
-# satlib/views.py
 class WordView(ipywidgets.VBox):
     """The words of a `Caption` of a photograph, each with its map and its details."""
 
@@ -169,7 +97,7 @@ class WordView(ipywidgets.VBox):
         self.children = [ipywidgets.HTML(self.title()), self.beams, self.stepper]
 
     def title(self):
-        """Give the caption, and under a fold the other beams, as HTML."""
+        """Return the caption, and under a fold the other beams, as HTML."""
         first, *rest = (html.escape(str(c)) for c in [self.caption, *self.captions])
         rest = "".join(f"<li>{line}</li>" for line in rest if line != first)
         fold = f"<details><summary>other beams</summary><ul>{rest}</ul></details>"
@@ -185,21 +113,8 @@ class WordView(ipywidgets.VBox):
         """Draw the maps in another way: by options of `overlay`, or on `one_scale`."""
         self.drawing = drawing
         self.stepper.redraw(self.frames())
-```
 
-```{code-cell}
-WordView(captions[1], pictures[1])
-```
 
-Press a word, drag the slider, or click it and use the arrow keys.
-
-## To keep
-
-A view can be kept as a file: a figure (PNG, SVG or PDF), a film (GIF), or a page of its own (HTML) whose slider needs
-neither Python nor a network.
-
-```{code-cell}
-# satlib/views.py
 def save(caption, image, path):
     """Keep the maps of a `Caption` as a file: .png, .svg, .pdf, .gif or .html.
 
@@ -218,10 +133,8 @@ def save(caption, image, path):
         else:
             figure = attention_figure(caption, image)
             figure.savefig(partial, format=path.suffix[1:], dpi=200)
-```
 
-```{code-cell}
-# satlib/views.py
+
 def film(caption, image):
     """Draw the photograph and each word's map, with the word beneath: PIL images."""
     pictures = WordView(caption, image).frames()
@@ -232,10 +145,8 @@ def film(caption, image):
         ImageDraw.Draw(frame).text((6, picture.height + 4), word, "black", font_size=16)
         frames.append(frame)
     return frames
-```
 
-```{code-cell}
-# satlib/views.py
+
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
 <style>body {{ font: 1.1em sans-serif; max-width: 30em; margin: auto; padding: 1em }}
@@ -253,29 +164,13 @@ function show() {{
 word.max = frames.length - 1; word.oninput = show; show();
 </script></html>
 """
-```
 
-```{code-cell}
-# satlib/views.py
+
 def page(caption, image):
-    """Give an HTML page with a slider over the words, which needs nothing else."""
+    """Return an HTML page with a slider over the words, which needs nothing else."""
     pictures = WordView(caption, image).frames()
     frames = [base64.b64encode(jpeg(picture)).decode() for picture in pictures]
     data = {"frames": frames, "labels": ["the picture", *caption.words]}
     data["details"] = ["", *word_details(caption)]
     safe = json.dumps(data).replace("</", "<\\/")
     return PAGE.format(title=html.escape(str(caption)), data=safe)
-```
-
-```{code-cell}
-folder = Path(tempfile.mkdtemp())
-for name in ("maps.png", "maps.svg", "maps.gif", "maps.html"):
-    save(captions[0], pictures[0], folder / name)
-    print(f"{name:9} {(folder / name).stat().st_size / 1024:5.0f} KB")
-```
-
-## Summary
-
-- `attention_figure` draws a caption for the page: one panel for each word.
-- `WordView` steps through the words in the browser, with each word's probability, rivals and gate.
-- `save` keeps a caption's maps as a figure, a film or a page.

@@ -1,4 +1,4 @@
-# Written by `python -m satlib.tangle` from chapters/shared.md: edit that.
+# Written by `python -m satlib.tangle` from chapters/recurrence.md: edit that.
 """Operations whose operands all steps of a recurrence share, with one gradient each."""
 
 from itertools import groupby
@@ -38,7 +38,7 @@ class Notes(list):
 
 
 def full_precision(x):
-    """Give x in float32 at least, also where half precision is switched on."""
+    """Return x in float32 at least, also where half precision is switched on."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -63,12 +63,12 @@ class SharedLinear(Shared):
     """A linear layer, weight (O, I) and bias (O,) or None, that all steps apply."""
 
     def __call__(self, x):
-        """Give the layer's outputs (R, O) for inputs (R, I)."""
+        """Return the layer's outputs (R, O) for inputs (R, I)."""
         return self.apply(_LinearStep, x)
 
     @staticmethod
     def gradients(notes, weight, bias=None):
-        """Give the gradients of weight and bias: equation (shared-gradient)."""
+        """Return the gradients of weight and bias: equation (shared-gradient)."""
         inputs, outputs = (torch.cat(parts) for parts in zip(*notes, strict=True))
         sums = outputs.T @ inputs
         return (sums,) if bias is None else (sums, outputs.sum(0))
@@ -105,7 +105,7 @@ class Run(NamedTuple):
     shape: tuple  # (n, k): n images with k rows each
 
     def of(self, rows):
-        """Give the run's part of all rows (R, N), image by image: (n, k, N)."""
+        """Return the run's part of all rows (R, N), image by image: (n, k, N)."""
         return rows[self.rows].view(*self.shape, rows.shape[-1])
 
 
@@ -130,14 +130,14 @@ class SharedContext(Shared):
     """Weighted sums of the cells (B, C, D) of images."""
 
     def __call__(self, weights, counts):
-        """Give the sums (R, D) for weights (R, C), `counts` of them for each image."""
+        """Return the sums (R, D) for weights (R, C), `counts` of them an image."""
         if weights.device.type == "cpu":
             return self.apply(_ContextStep, weights, counts)
         return plainly(_plain_context, weights, counts, *self.originals)
 
     @staticmethod
     def gradients(notes, cells):
-        """Give the gradient of the cells: (shared-gradient) for each image's rows."""
+        """Return the gradient of the cells: (shared-gradient) for each image's rows."""
         of_cells = torch.zeros_like(cells)
         for counts, weights, gradient in notes:
             for run in runs(counts):
@@ -188,8 +188,8 @@ def plainly(formula, x, counts, shared, *others):
 def by_image(counts, *rows):
     """Bring rows that stand step by step together by image.
 
-    Takes the counts of each step and tensors of all steps' rows. Gives for each tensor
-    a list of its rows for each image.
+    Takes the counts of each step and tensors of all steps' rows. Returns for each
+    tensor a list of its rows for each image.
     """
     counts = torch.tensor(counts)  # (T, B)
     image = torch.arange(counts.shape[1]).repeat(len(counts))
@@ -201,14 +201,14 @@ class SharedScores(Shared):
     """Additive scores e = v · ReLU(keys + query) for keys (B, P, A) and v (A,)."""
 
     def __call__(self, query, counts):
-        """Give the scores (R, P) of queries (R, A), `counts` of them for each image."""
+        """Return the scores (R, P) of queries (R, A), `counts` of them an image."""
         if query.device.type == "cpu":
             return self.apply(_ScoresStep, query, counts)
         return plainly(_plain_scores, query, counts, *self.originals)
 
     @staticmethod
     def gradients(notes, keys, v):
-        """Give the gradients of keys and v: equation (score-gradients)."""
+        """Return the gradients of keys and v: equation (score-gradients)."""
         counts, *rows = zip(*notes, strict=True)
         least, g, m = (torch.cat(steps) for steps in rows)
         of_keys, of_v = torch.zeros_like(keys), -(least * m).sum(0)

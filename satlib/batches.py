@@ -1,4 +1,4 @@
-# Written by `python -m satlib.tangle` from chapters/features.md: edit that.
+# Written by `python -m satlib.tangle` from chapters/batches.md: edit that.
 """Mini-batches of images or cached cells with their captions; the feature cache."""
 
 import contextlib
@@ -61,7 +61,7 @@ def collate(items):
 
 
 def batches(dataset, batch_size, seed=None, workers=0):
-    """Give a loader of mini-batches of `batch_size` images with all their captions.
+    """Return a loader of mini-batches of `batch_size` images with all their captions.
 
     With a `seed` the order is shuffled, by that seed; without, it is the dataset's.
     """
@@ -78,12 +78,12 @@ def batches(dataset, batch_size, seed=None, workers=0):
 
 
 def augmentation():
-    """Give a random change of images uint8 (3, S, S): half of them are mirrored."""
+    """Return a random change of images uint8 (3, S, S): half of them are mirrored."""
     return v2.RandomHorizontalFlip()
 
 
 def cache_key(encoder, images):
-    """Give a digest of the encoder and of the contents of the file `images`."""
+    """Return a digest of the encoder and of the contents of the file `images`."""
     with h5py.File(images) as file:
         contents = file.attrs["sha256"]
     return hashlib.sha256(f"{encoder.fingerprint()} {contents}".encode()).hexdigest()

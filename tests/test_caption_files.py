@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nltk.tokenize import RegexpTokenizer
 
-from satlib.captions import Captions, read_captions, read_splits, tokenize
+from satlib.caption_files import Captions, read_captions, read_splits, tokenize
 
 FLICKR8K = Path(__file__).parents[2] / "shared" / "flickr8k"
 needs_flickr8k = pytest.mark.skipif(

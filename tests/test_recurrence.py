@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
-from satlib import shared
-from satlib.shared import SharedContext, SharedLinear, SharedScores, runs
+from satlib import recurrence
+from satlib.recurrence import SharedContext, SharedLinear, SharedScores, runs
 
 
 def doubles(*shape, seed=0):
@@ -98,7 +98,7 @@ def test_shared_scores_equal_the_formula(chunk, counts):
     keys = doubles(len(counts), 6, 7).requires_grad_()
     v = doubles(7, seed=1).requires_grad_()
     query = doubles(sum(counts), 7, seed=2).requires_grad_()
-    with mock.patch.object(shared, "CHUNK", chunk):
+    with mock.patch.object(recurrence, "CHUNK", chunk):
         check_equal(SharedScores(keys, v), plain_scores, query, counts, [keys, v])
 
 
@@ -116,13 +116,13 @@ def test_the_formulas_for_a_gpu_give_the_same(operation):
     rows = doubles(6, 7, seed=2).requires_grad_()
     if operation == "scores":
         operands = [doubles(4, 5, 7).requires_grad_(), doubles(7).requires_grad_()]
-        formula, plain = shared._plain_scores, plain_scores
+        formula, plain = recurrence._plain_scores, plain_scores
     else:
         operands = [doubles(4, 7, 3).requires_grad_()]
-        formula, plain = shared._plain_context, plain_context
+        formula, plain = recurrence._plain_context, plain_context
 
     def as_on_a_gpu(rows, counts):
-        return shared.plainly(formula, rows, counts, *operands)
+        return recurrence.plainly(formula, rows, counts, *operands)
 
     check_equal(as_on_a_gpu, plain, rows, counts, operands)
 

@@ -9,16 +9,17 @@ import h5py
 import pytest
 import torch
 
-from satlib import features, photographs
-from satlib.dataset import create_input_files, file_path, read_file
-from satlib.encoder import build_encoder
-from satlib.features import (
+from satlib import batches as batch_room
+from satlib import photographs
+from satlib.batches import (
     CaptionDataset,
     augmentation,
     batches,
     cache_features,
     is_cached,
 )
+from satlib.dataset import create_input_files, file_path, read_file
+from satlib.encoder import build_encoder
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,7 @@ def test_an_interrupted_cache_goes_on(files, encoder, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             yield start
 
-    monkeypatch.setattr(features, "progress", interrupted)
+    monkeypatch.setattr(batch_room, "progress", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cache_features(encoder, images, tmp_path / "parts.hdf5", batch_size=4)
     assert not (tmp_path / "parts.hdf5").exists()
@@ -151,15 +152,15 @@ def test_an_interrupted_cache_goes_on(files, encoder, tmp_path, monkeypatch):
 
 KILLED = """
 import sys, time
-from satlib import features
+from satlib import batches
 from satlib.encoder import build_encoder
 def slowly(starts, total, label):
     for start in starts:
         yield start
         print(start, flush=True)
         time.sleep(0.3)
-features.progress = slowly
-features.cache_features(build_encoder(image_size=64), sys.argv[1], sys.argv[2], 2)
+batches.progress = slowly
+batches.cache_features(build_encoder(image_size=64), sys.argv[1], sys.argv[2], 2)
 """
 
 
@@ -170,8 +171,8 @@ def test_kill_and_run_again(files, encoder, tmp_path):
         [sys.executable, "-c", KILLED, str(images), str(target)],
         stdout=subprocess.PIPE,
     )
-    while process.stdout.readline().strip() != b"2":
-        pass
+    said = iter(process.stdout.readline, b"")  # it ends where the process does
+    assert b"2\n" in said
     time.sleep(0.1)
     process.kill()
     process.wait()

@@ -1,28 +1,4 @@
----
-jupytext:
-  formats: md:myst
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-# A session: the model in training
-
-While a model trains, a handful of things change: the decoder's weights, perhaps the encoder's, what the optimisers
-remember of past gradients, the history of scores, and the state of the random numbers. Whoever wants to interrupt
-training and go on as if nothing had happened must keep all of these. This chapter puts them together.
-
-**You will** see what a run consists of between two epochs, and that a session taken up from a {term}`checkpoint` is
-the same session.
-
-**You need** [the configuration](configuration.md) and [the decoder](decoder.md).
-
-```{code-cell}
-# satlib/session.py
+# Written by `python -m satlib.tangle` from chapters/learner.md: edit that.
 """A model in training: weights, optimisers, history and random state."""
 
 from dataclasses import asdict
@@ -34,19 +10,8 @@ from torch.optim.swa_utils import AveragedModel
 from satlib.concepts import Concepts
 from satlib.decoder import Decoder
 from satlib.encoder import build_encoder
-```
 
-```{code-cell}
-:tags: [hide-input]
 
-import matplotlib.pyplot as plt
-import numpy as np
-```
-
-## The model
-
-```{code-cell}
-# satlib/session.py
 def encoder_of(config, pretrained=True):
     """Build the encoder that a configuration describes.
 
@@ -59,10 +24,8 @@ def encoder_of(config, pretrained=True):
         config.stage,
         config.output_stride,
     )
-```
 
-```{code-cell}
-# satlib/session.py
+
 def build_decoder(config, word_map, encoder):
     """Build the decoder that a configuration describes, with fresh weights."""
     return Decoder(
@@ -81,60 +44,13 @@ def choose_device():
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-```
 
-## The average of where the weights have been
 
-Each mini-batch pulls the weights another way. Late in training they circle around a good place rather than settle in
-it, and where they happen to be when the epoch ends is luck. Their *average* over the last steps lies nearer to the middle
-{cite}`polyak1992acceleration`. So beside the weights that learn, $\theta$, we keep a second set, $\bar\theta$, that
-follows them slowly; it is the second set that is measured, kept, and used for captions.
-
-```{math}
-:label: moving-average
-\bar\theta \;\leftarrow\; \bar\theta + \eta\,(\theta - \bar\theta), \qquad \eta = \max\bigl(0.002,\; 9 / (n + 10)\bigr)
-```
-
-$n$ counts the steps. At first $\eta$ is large, since the first weights are not worth remembering; later the average
-reaches back over some 500 steps. PyTorch's `AveragedModel` keeps the copy, and takes our rule.
-
-```{code-cell}
-# satlib/session.py
 def moving_average(average, weights, count):
     """Move an average of weights towards the weights: equation (moving-average)."""
     return average + max(0.002, 9 / (count + 10)) * (weights - average)
-```
 
-To see it at work: a valley whose bottom lies at zero, and a slope that is measured with much noise, like a mini-batch's.
 
-```{code-cell}
-:tags: [hide-input]
-
-rng = np.random.default_rng(28)
-place = average = np.array([3.0, 2.0])
-path = [(place, average)]
-for count in range(1, 1500):
-    place = place - 0.05 * (place * [1, 0.2] + rng.normal(size=2) * 2)
-    average = moving_average(average, place, count)
-    path.append((place, average))
-weights, averages = np.array(path).transpose(1, 0, 2)
-figure, ax = plt.subplots(figsize=(5.5, 3), layout="constrained")
-ax.plot(*weights.T, lw=0.5, color="#E69F00", label="the weights")
-ax.plot(*averages.T, lw=2, color="#0072B2", label="their moving average")
-ax.plot(0, 0, "k+", ms=14, label="bottom of the valley")
-ax.set(xlabel="one weight", ylabel="another")
-ax.legend(frameon=False);
-```
-
-## The session
-
-What changes while training is kept together, so that saving and restoring are each a few lines. There are up to three
-lessons: the encoder learns [concepts](concepts.md), the decoder words, and then from the [reward](self_critical.md). Each begins with
-a new average and new optimisers. These are Adam {cite}`kingma2015adam`; *fused* means that it updates each weight in one pass
-over the memory.
-
-```{code-cell}
-# satlib/session.py
 def _adam(models, rate):
     parameters = (p for model in models for p in model.parameters())
     opened = [p for p in parameters if p.requires_grad]
@@ -144,22 +60,18 @@ def _adam(models, rate):
 def _on(device, function, *arguments):
     module = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
     return getattr(module, function)(*arguments) if module else None
-```
 
-```{code-cell}
-# satlib/session.py
+
 def learner_of(config, word_map, encoder):
-    """Give all that learns at some time in a run, by name."""
+    """Return all that learns at some time in a run, by name."""
     parts = {"decoder": build_decoder(config, word_map, encoder)}
     if config.concept_epochs:
         parts["concepts"] = Concepts(encoder.encoder_dim, len(word_map))
     if config.concept_epochs or config.fine_tune:
         parts["encoder"] = encoder
     return nn.ModuleDict(parts)
-```
 
-```{code-cell}
-# satlib/session.py
+
 class Session:
     """A model in training: its weights, optimisers and history on a device."""
 
@@ -190,7 +102,7 @@ class Session:
         self.average.update_parameters(self.learner)
 
     def averaged(self):
-        """Give the averaged encoder (None if it is frozen) and the averaged decoder."""
+        """Return the averaged encoder (None if frozen) and the averaged decoder."""
         models = dict(self.average.module.items())
         return models.get("encoder"), models["decoder"]
 
@@ -201,7 +113,7 @@ class Session:
         return {name: getattr(self, name) for name in names}
 
     def checkpoint(self):
-        """Give the session as plain data; `decoder` and `encoder` are the averages."""
+        """Return it all as plain data; `decoder` and `encoder` are the averages."""
         parts = self.parts() | dict(self.average.module.items())
         return {name: part.state_dict() for name, part in parts.items()} | {
             "config": asdict(self.config),
@@ -226,43 +138,3 @@ class Session:
         self.history = checkpoint["history"]
         torch.set_rng_state(checkpoint["random_state"])
         _on(self.device, "set_rng_state", checkpoint["device_random_state"])
-```
-
-
-This book was built and tested on CPUs only. The code for CUDA (with half precision) and for Apple's GPUs follows
-PyTorch's documentation and has not been run on such a device.
-
-## The same session again
-
-We take a checkpoint of a session, and restore it into another one, which began with other weights and other random
-numbers.
-
-```{code-cell}
-from dataclasses import replace
-
-from satlib.configuration import Config
-from satlib.encoder import build_encoder
-
-words = {
-    word: number
-    for number, word in enumerate("<pad> a cat sits <start> <end> <unk>".split())
-}
-config = Config(decoder_dim=32, attention_dim=32, embed_dim=32)
-session = Session(config, build_encoder(), words, torch.device("cpu"))
-kept = session.checkpoint()
-print(", ".join(kept))
-before = torch.rand(3)
-
-other = Session(replace(config, seed=1), build_encoder(), words, torch.device("cpu"))
-other.restore(kept)
-print("the same random numbers:", torch.equal(before, torch.rand(3)))
-print(
-    "the same weights:", torch.equal(session.decoder.fc.weight, other.decoder.fc.weight)
-)
-```
-
-## Summary
-
-- A session is everything that changes while training; `checkpoint` gives it as plain data, `restore` takes it up.
-- Encoder and decoder have an optimiser each; a frozen encoder has none. Each lesson begins with new ones.
-- The random state belongs to it: without it, a resumed run would drop out other entries than an uninterrupted one.

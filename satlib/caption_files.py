@@ -1,4 +1,4 @@
-# Written by `python -m satlib.tangle` from chapters/captions.md: edit that.
+# Written by `python -m satlib.tangle` from chapters/caption_files.md: edit that.
 """Caption files of five formats, and lists of splits, read as UTF-8 text."""
 
 import csv
@@ -146,7 +146,7 @@ def read_captions(path):
 
     Flickr8k's lines, Kaggle's `image,caption` table, Karpathy's JSON (with its splits),
     COCO's `captions_*.json`, or your own two-column CSV or TSV, with a heading or not.
-    Gives `Captions`. Raises ValueError with the file, the line and what it should hold.
+    Returns `Captions`. Raises ValueError with file, line and what it should hold.
     """
     text = _read_text(path)
     if text.lstrip().startswith(("{", "[")):
@@ -176,7 +176,7 @@ def _check_splits(splits, source):
 
 
 def read_splits(source):
-    """Read official lists; give {"train": [file name, …], "val": […], "test": […]}.
+    """Read official lists; return {"train": [file name, …], "val": […], "test": […]}.
 
     `source` is a folder with lists such as Flickr_8k.trainImages.txt or train.txt, a
     list of such files or one of them, Karpathy's JSON, or a dictionary like the result.

@@ -36,14 +36,17 @@ class Attention(nn.Module):
         """Return the weights: (B, P, A), (B, A) -> (B, P); each row adds up to one."""
         return torch.softmax(self.scores(keys, query), dim=-1)
 
+    def context(self, alpha, regions):
+        """Return z, the weighted sum: (B, P), (B, P, D) -> (B, D)."""
+        return (alpha.unsqueeze(-2) @ regions).squeeze(-2)
+
     def forward(self, encoder_out, hidden):
         """Return context and weights: (B, P, D), (B, H) -> (B, D), (B, P).
 
         Raises ValueError where the last dimension is not the one of the layers.
         """
         alpha = self.alpha(self.keys(encoder_out), self.query(hidden))
-        context = (alpha.unsqueeze(-2) @ encoder_out).squeeze(-2)
-        return context, alpha
+        return self.context(alpha, encoder_out), alpha
 
 
 def _check_width(name, tensor, dimension, width):

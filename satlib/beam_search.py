@@ -2,6 +2,7 @@
 """Greedy and beam search for a batch of images, with each word's attention map."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,28 +23,39 @@ def speakable(scores, word_map, first):
 
 
 @torch.no_grad()
+def speak(decoder, cells, word_map, choose, count=1, max_length=50):
+    """Write `count` captions for each image with cells (B, C, D), word by word.
+
+    `choose` takes the words' log-probabilities (R, V) and returns R words. Returns
+    rows of ids (count·B, max_length + 1) that begin with `<start>`. A caption that has
+    not come to its end after `max_length` words has no `<end>`.
+    """
+    memory = decoder.remember(cells)
+    state = [s.repeat_interleave(count, 0) for s in decoder.start(cells)]
+    live = torch.arange(count * len(cells), device=cells.device)
+    rows = live.new_full((len(live), max_length + 1), word_map["<pad>"])
+    rows[:, 0] = word_map["<start>"]
+    for t in range(max_length):
+        vectors, image = decoder.embedding(rows[live, t]), live // count
+        *state, _, _ = decoder.step(vectors, *state, memory, image)
+        words = choose(speakable(decoder.fc(state[0]), word_map, t == 0))
+        rows[live, t + 1] = words
+        goes_on = words != word_map["<end>"]
+        live, *state = (part[goes_on] for part in (live, *state))
+        if len(live) == 0:
+            break
+    return rows
+
+
 def greedy_search(decoder, cells, word_map, max_length=50):
     """Caption images with cells (B, C, D); return a list of word ids for each.
 
     Takes the most probable word at each step, at most `max_length` words.
     """
-    memory = decoder.remember(cells)
-    state = decoder.start(cells)
-    words = torch.full((len(cells),), word_map["<start>"], device=cells.device)
-    said = [[] for _ in cells]
-    live = torch.ones_like(words, dtype=torch.bool)  # images without `<end>` so far
-    for t in range(max_length):
-        inputs = decoder.word_inputs(words, memory)
-        *state, _, _ = decoder.step(inputs, *state, memory, live.int().tolist())
-        words = speakable(decoder.fc(state[0]), word_map, t == 0).argmax(dim=-1)
-        stay = words != word_map["<end>"]
-        live[live.clone()] = stay
-        words, *state = (rows[stay] for rows in (words, *state))
-        for image, word in zip(live.nonzero().tolist(), words.tolist(), strict=True):
-            said[image[0]].append(word)
-        if not live.any():
-            break
-    return said
+    best = partial(torch.argmax, dim=-1)
+    rows = speak(decoder, cells, word_map, best, max_length=max_length)
+    silent = [word_map[token] for token in ("<start>", "<end>", "<pad>")]
+    return [[i for i in row if i not in silent] for row in rows.tolist()]
 
 
 class Step(NamedTuple):
@@ -102,8 +114,8 @@ def search(decoder, cells, word_map, beam_size, max_length):
     live = torch.ones_like(words, dtype=torch.bool)
     steps = []
     for t in range(max_length):
-        inputs, counts = decoder.word_inputs(words[live], memory), live.sum(1).tolist()
-        *state, alphas, gates = decoder.step(inputs, *state, memory, counts)
+        vectors, image = decoder.embedding(words[live]), live.nonzero()[:, 0]
+        *state, alphas, gates = decoder.step(vectors, *state, memory, image)
         log_probs = speakable(decoder.fc(state[0]), word_map, t == 0)
         likely = proposals(log_probs, live, max(beam_size, RIVALS + 1), pad)
         totals, parents, places = survivors(totals, likely[1], beam_size)
@@ -111,7 +123,7 @@ def search(decoder, cells, word_map, beam_size, max_length):
         seen = [_follow(beams, parents) for beams in (*likely, *looks)]
         words, chosen = (s.gather(2, places.unsqueeze(2))[..., 0] for s in seen[:2])
         steps.append(Step(parents, words, chosen, *seen))
-        row = torch.arange(len(inputs), device=cells.device)  # where each state stands
+        row = torch.arange(len(image), device=cells.device)  # where each state stands
         row = _follow(spread(row, live, 0), parents)
         live = (words != pad) & (words != end) & (totals > -torch.inf)
         if not live.any():

@@ -9,11 +9,11 @@ from math import prod
 from statistics import median
 
 import torch
-from torch.nn import functional as F  # noqa: N812
 
 from satlib.beam_search import beam_search, speakable
-from satlib.decoder import Decoded, Decoder, pack, textbook_forward, textbook_step
+from satlib.decoder import Decoder, Memory, pack, textbook_forward, textbook_step
 from satlib.encoder import pooling_matrix
+from satlib.recurrence import FastDecoder
 from satlib.training import caption_loss, clip_gradient
 
 
@@ -38,7 +38,7 @@ def example(sizes, seed=28):
     torch.manual_seed(seed)
     pool = pooling_matrix(8, 14) if sizes.side == 14 else None
     layers = sizes.attention_dim, sizes.embed_dim, sizes.decoder_dim
-    decoder = Decoder(*layers, sizes.vocab_size, sizes.encoder_dim, pool=pool)
+    decoder = FastDecoder(*layers, sizes.vocab_size, sizes.encoder_dim, pool=pool)
     count = sizes.side**2 if pool is None else pool.shape[1]
     cells = torch.rand(sizes.images, count, sizes.encoder_dim)
     rows = sizes.images * sizes.per_image
@@ -81,60 +81,61 @@ def training_step(forward, optimizer, *batch):
     optimizer.step()
 
 
-def partly_saving_forward(savings, decoder, cells, captions, lengths):
-    """Compute `Decoder.forward` with some of its savings, for the benchmark only."""
-    order, targets, batch_sizes = pack(captions, lengths)
-    image, captions = order // (len(captions) // len(cells)), captions[order]
-    attention, pool, stacked = decoder.attention, decoder.pool, savings >= 6
-    seen = cells if savings >= 3 else pool @ cells
-    keys = attention.keys(seen) if savings >= 2 else seen
-    keys, seen = (pool @ keys if savings >= 3 else keys)[image], seen[image]
-    memory = decoder.remember(cells[:1])  # for the stacked weights
-    words = captions[:, : len(batch_sizes)]
-    words = decoder.word_inputs(words, memory) if stacked else decoder.embedding(words)
-    hidden, cell_state = (s[image] for s in decoder.start(cells))
-    hiddens, alphas = [], cells.new_zeros(len(captions), len(batch_sizes), len(pool))
-    for t, b in enumerate(batch_sizes):
-        hidden, cell_state = hidden[:b], cell_state[:b]
-        if stacked:
-            products = F.linear(hidden, *memory.from_hidden.originals)
-            query, gate, recurrent = products.split(decoder.sizes, dim=1)
-        else:
-            query, gate = attention.query(hidden), decoder.f_beta(hidden)
-        of_step = keys[:b] if savings >= 2 else attention.keys(keys[:b])
-        alpha = attention.alpha(of_step, query)
-        weights = (alpha @ pool if savings >= 3 else alpha).unsqueeze(1)
-        context = torch.sigmoid(gate) * (weights @ seen[:b]).squeeze(1)
-        if stacked:
-            of_context = F.linear(context, *memory.from_context.originals)
-            pre = words[:b, t] + recurrent + of_context
-        else:
-            inputs = torch.cat([words[:b, t], context], dim=1)
-            pre = decoder.decode_step.project(inputs, hidden)
-        hidden, cell_state = decoder.decode_step.update(pre, cell_state)
-        hiddens.append(hidden if stacked else decoder.fc(decoder.dropout(hidden)))
-        alphas[:b, t] = alpha
-    scores = torch.cat(hiddens)
-    scores = decoder.fc(decoder.dropout(scores)) if stacked else scores
-    return Decoded(scores, targets, alphas, order)
+class KeysEachStep(Decoder):
+    """The decoder without a memory of its keys: the textbook's, context as product."""
+
+    def remember(self, cells):
+        return Memory(self.pool @ cells, self.pool @ cells)
+
+    def step(self, words, hidden, cell_state, memory, image):
+        keys = self.attention.keys(memory.keys[image])
+        memory = Memory(keys, memory.regions[image])
+        row = torch.arange(len(image))
+        return super().step(words, hidden, cell_state, memory, row)
 
 
-SAVINGS = {
-    "context as a product": 1,
-    "keys once per image": 2,
-    "products over cells": 3,
-    "products together": 6,
+class OverCells(Decoder):
+    """The decoder with the products of keys and context over the cells."""
+
+    def remember(self, cells):
+        return Memory(self.pool @ self.attention.keys(cells), cells)
+
+    def step(self, words, hidden, cell_state, memory, image):
+        alpha = self.attention.alpha(memory.keys[image], self.attention.query(hidden))
+        cells = memory.regions[image]
+        context = self.attention.context(alpha @ self.pool, cells)
+        inputs = [words, torch.sigmoid(self.f_beta(hidden)) * context]
+        state = self.decode_step(torch.cat(inputs, dim=1), (hidden, cell_state))
+        return *state, alpha, None
+
+
+def with_layers_of(decoder, form):
+    """Return a decoder of the class `form` that has the very layers of `decoder`."""
+    other = form.__new__(form)
+    other.__dict__ = decoder.__dict__
+    return other
+
+
+FORMS = {
+    "context as a product": KeysEachStep,
+    "keys once per image": Decoder,
+    "products over cells": OverCells,
 }
 
 
 def forms_of_forward(decoder, cells):
-    """Return the forward passes, the textbook's first, each with one saving more."""
+    """Return the forward passes, the textbook's first, each with one saving more.
+
+    Where there is no pooling (cells are regions) some savings have nothing to save, and
+    only the textbook's and ours are given.
+    """
     regions = cells if decoder.pool is None else decoder.pool @ cells
+    between = {} if decoder.pool is None else FORMS
     return {
         "textbook": partial(textbook_forward, decoder, regions),
         **{
-            name: partial(partly_saving_forward, number, decoder, cells)
-            for name, number in SAVINGS.items()
+            name: partial(with_layers_of(decoder, form), cells)
+            for name, form in between.items()
         },
         "shared operations": partial(decoder, cells),
     }
@@ -145,16 +146,15 @@ def products(sizes, batch_sizes):
     n, k, p = sizes.images, sizes.per_image, sizes.side**2
     a, d, e = sizes.attention_dim, sizes.encoder_dim, sizes.embed_dim
     h, v, w = sizes.decoder_dim, sizes.vocab_size, sum(batch_sizes)
-    c, of_h = 64 if p == 196 else p, a + d + 4 * h
+    c = 64 if p == 196 else p
     found = [(1, n * c, d, a), (1, a, n * c, d)]  # keys, gradient of their weights
     found += [(n, p, c, a), (n, c, p, a)] if c < p else []  # pooling the keys
     found += 2 * [(1, n, d, h), (1, h, n, d)]  # the first state
-    found += [(1, w, e, 4 * h), (1, w, 4 * h, e), (1, 4 * h, w, e)]  # words
     found += [(1, w, h, v), (1, w, v, h), (1, v, w, h)]  # word scores
-    found += [(1, of_h, w, h), (1, 4 * h, w, d)]  # gradients of the shared weights
+    layers = (h, a), (h, d), (h, 4 * h), (e + d, 4 * h)  # query, gate, the LSTM's two
+    found += [(1, o, w, i) for i, o in layers]  # gradients of the shared weights
     for b in batch_sizes:
-        found += [(1, b, h, of_h), (1, b, of_h, h)]  # query, gate, recurrent half
-        found += [(1, b, d, 4 * h), (1, b, 4 * h, d)]  # context's half
+        found += [(1, b, i, o) for i, o in layers] + [(1, b, o, i) for i, o in layers]
         found += [(-(-b // k), k, c, d), (-(-b // k), k, d, c)]  # context
         found += [(1, b, p, c), (1, b, c, p)] if c < p else []  # pooling alpha
     return found

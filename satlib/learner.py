@@ -8,8 +8,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from satlib.concepts import Concepts
-from satlib.decoder import Decoder
 from satlib.encoder import build_encoder
+from satlib.recurrence import FastDecoder
 
 
 def encoder_of(config, pretrained=True):
@@ -28,7 +28,7 @@ def encoder_of(config, pretrained=True):
 
 def build_decoder(config, word_map, encoder):
     """Build the decoder that a configuration describes, with fresh weights."""
-    return Decoder(
+    return FastDecoder(
         config.attention_dim,
         config.embed_dim,
         config.decoder_dim,

@@ -1,13 +1,21 @@
 # Written by `python -m satlib.tangle` from chapters/recurrence.md: edit that.
 """Operations whose operands all steps of a recurrence share, with one gradient each."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
 import torch
+from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
+
+from satlib.attention import Attention
+from satlib.decoder import Decoder
 
 
 class Shared:
@@ -27,13 +35,18 @@ class Shared:
             return step.apply(full_precision(x), self.notes, *others, *self.tensors)
 
 
+ENGINE = getattr(torch.autograd.Variable, "_execution_engine", None)
+
+
 class Notes(list):
     """The notes of one backward pass; they are forgotten when it ends."""
+
+    available = hasattr(ENGINE, "queue_callback")
 
     def append(self, note):
         """Add a note."""
         if not self:
-            torch.autograd.Variable._execution_engine.queue_callback(self.clear)
+            ENGINE.queue_callback(self.clear)
         super().append(note)
 
 
@@ -97,6 +110,11 @@ class _LinearStep(torch.autograd.Function):
 CHUNK = 600_000  # numbers that a core's cache holds at once
 
 
+def rows_of_each(image, images):
+    """Count the rows of each image: `image` (R,) in order -> a list of B numbers."""
+    return torch.bincount(image, minlength=images).tolist()
+
+
 class Run(NamedTuple):
     """Neighbouring images that have equally many rows."""
 
@@ -129,11 +147,12 @@ def runs(counts, numbers=0):
 class SharedContext(Shared):
     """Weighted sums of the cells (B, C, D) of images."""
 
-    def __call__(self, weights, counts):
-        """Return the sums (R, D) for weights (R, C), `counts` of them an image."""
-        if weights.device.type == "cpu":
-            return self.apply(_ContextStep, weights, counts)
-        return plainly(_plain_context, weights, counts, *self.originals)
+    def __call__(self, weights, image):
+        """Return the sums (R, D) for weights (R, C); row r is of image[r]."""
+        cells = self.originals[0]
+        if cells.device.type != "cpu":
+            return plainly(_plain_context, weights, image, cells)
+        return self.apply(_ContextStep, weights, rows_of_each(image, len(cells)))
 
     @staticmethod
     def gradients(notes, cells):
@@ -172,10 +191,8 @@ def _plain_context(weights, cells):
     return (weights.unsqueeze(1) @ cells).squeeze(1)
 
 
-def plainly(formula, x, counts, shared, *others):
+def plainly(formula, x, image, shared, *others):
     """Apply a formula to rows x (R, …) with a copy of each row's part of `shared`."""
-    image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    image = image.to(shared.device)
 
     def of_rows(x, shared, *others):
         return formula(x, shared.index_select(0, image), *others)
@@ -200,11 +217,12 @@ def by_image(counts, *rows):
 class SharedScores(Shared):
     """Additive scores e = v · ReLU(keys + query) for keys (B, P, A) and v (A,)."""
 
-    def __call__(self, query, counts):
-        """Return the scores (R, P) of queries (R, A), `counts` of them an image."""
-        if query.device.type == "cpu":
-            return self.apply(_ScoresStep, query, counts)
-        return plainly(_plain_scores, query, counts, *self.originals)
+    def __call__(self, query, image):
+        """Return the scores (R, P) of queries (R, A); row r is of image[r]."""
+        keys = self.originals[0]
+        if keys.device.type != "cpu":
+            return plainly(_plain_scores, query, image, *self.originals)
+        return self.apply(_ScoresStep, query, rows_of_each(image, len(keys)))
 
     @staticmethod
     def gradients(notes, keys, v):
@@ -263,3 +281,98 @@ class _ScoresStep(torch.autograd.Function):
         if any(ctx.needs_input_grad[1:]):
             ctx.notes.append((ctx.counts, -query, gradient, m))
         return m * v, None, None, None, None
+
+
+class Rows(NamedTuple):
+    """A function of rows; `rows[image]` is the function for rows of these images."""
+
+    function: Callable
+
+    def __getitem__(self, image):
+        """Return the function, for rows of which row r is of image[r]."""
+        return partial(self.function, image=image)
+
+
+class SharedAttention(Attention):
+    """An `Attention` that also takes functions of the rows for keys and regions."""
+
+    def __init__(self, attention):
+        nn.Module.__init__(self)
+        for name, layer in attention.named_children():
+            self.add_module(name, layer)
+
+    def scores(self, keys, query):
+        """Return e (R, P); `keys` is a function of the query, or a tensor."""
+        if isinstance(keys, torch.Tensor):
+            return super().scores(keys, query)
+        return keys(query) + self.full_att.bias
+
+    def context(self, alpha, regions):
+        """Return z (R, D); `regions` is a function of alpha, or a tensor."""
+        if isinstance(regions, torch.Tensor):
+            return super().context(alpha, regions)
+        return regions(alpha)
+
+
+class SharedLayers(TorchFunctionMode):
+    """While it is on, linear layers with these weights are shared operations.
+
+    `layers` are pairs of weight (O, I) and bias (O,).
+    """
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.shared = {id(layer[0]): SharedLinear(*layer) for layer in layers}
+
+    def __torch_function__(self, function, types, arguments=(), named=None):
+        if function is F.linear and id(arguments[1]) in self.shared:
+            return self.shared[id(arguments[1])](arguments[0])
+        return function(*arguments, **(named or {}))
+
+
+class SharedMemory(NamedTuple):
+    """What all steps share, for a batch of B images, as operations."""
+
+    keys: Rows  # queries (R, A) -> scores (R, P)
+    regions: Rows  # alpha (R, P) -> context (R, D)
+    layers: SharedLayers
+
+
+class FastDecoder(Decoder):
+    """The `Decoder`, with the gradients of what all steps share taken once.
+
+    Its scores, maps and gradients are the decoder's, within rounding.
+    """
+
+    def __init__(self, *sizes, **choices):
+        super().__init__(*sizes, **choices)
+        self.attention = SharedAttention(self.attention)
+
+    def remember(self, cells):
+        """Return the `SharedMemory` of images with cells (B, C, D)."""
+        if not Notes.available:
+            return super().remember(cells)
+        query, cell = self.attention.decoder_att, self.decode_step
+        layers = SharedLayers(
+            (query.weight, query.bias),
+            (self.f_beta.weight, self.f_beta.bias),
+            (cell.weight_ih, cell.bias_ih),
+            (cell.weight_hh, cell.bias_hh),
+        )
+        keys, sums = self.attention.keys(cells), SharedContext(cells)
+        if self.pool is None:
+            context = sums
+        else:
+            keys = self.pool @ keys  # (B, P, A)
+
+            def context(alpha, image):
+                return sums(alpha @ self.pool, image)
+
+        scores = SharedScores(keys, self.attention.full_att.weight[0])
+        return SharedMemory(Rows(scores), Rows(context), layers)
+
+    def step(self, words, hidden, cell_state, memory, image):
+        """Take a step, as `Decoder.step` does."""
+        layers = getattr(memory, "layers", nullcontext())
+        with layers:
+            return super().step(words, hidden, cell_state, memory, image)

@@ -6,9 +6,8 @@ from math import exp, log, sqrt
 
 import torch
 from torch.nn import functional as F  # noqa: N812
-from torch.nn.utils.rnn import pack_padded_sequence
 
-from satlib.beam_search import speakable
+from satlib.beam_search import speak, speakable
 from satlib.bleu import ngrams
 from satlib.training import TIMES, AverageMeter, encode, measured, update_weights
 
@@ -67,28 +66,17 @@ def similarity(caption, reference):
     return total / len(own) * exp(-((words - others) ** 2) / (2 * 6**2))
 
 
-@torch.no_grad()
 def draw_captions(decoder, cells, word_map, count, max_length=50):
     """Draw `count` captions for each image with cells (B, C, D).
 
     Returns rows of ids (count·B, L), which begin with `<start>`, and their lengths. One
     that has not come to its end after `max_length` words has no `<end>`.
     """
-    memory = decoder.remember(cells)
-    state = [s.repeat_interleave(count, 0) for s in decoder.start(cells)]
-    words = torch.full((len(cells) * count,), word_map["<start>"], device=cells.device)
-    rows = F.pad(words.unsqueeze(1), (0, max_length), value=word_map["<pad>"])
-    live = torch.ones_like(words, dtype=torch.bool)
-    for t in range(max_length):
-        counts = live.view(-1, count).sum(1).tolist()
-        inputs = decoder.word_inputs(words, memory)
-        *state, _, _ = decoder.step(inputs, *state, memory, counts)
-        chances = speakable(decoder.fc(state[0]), word_map, t == 0).exp()
-        words = rows[live, t + 1] = chances.multinomial(1).squeeze(1)
-        live[live.clone()] = stay = words != word_map["<end>"]
-        words, *state = (r[stay] for r in (words, *state))
-        if not live.any():
-            break
+
+    def by_chance(log_probs):
+        return log_probs.exp().multinomial(1).squeeze(1)
+
+    rows = speak(decoder, cells, word_map, by_chance, count, max_length)
     lengths = (rows != word_map["<pad>"]).sum(1)
     return rows[:, : lengths.max()], lengths
 
@@ -99,19 +87,16 @@ def advantages(rewards):
     return (rewards - others).flatten()
 
 
-def reward_loss(decoded, lengths, advantage, word_map):
+def reward_loss(decoded, advantage, word_map):
     """Return the loss whose gradient is minus that of the expected reward, per word.
 
-    `decoded` is of captions (s·B, L) with `lengths` and `advantage` (s·B,): equation
-    (reinforce), Rennie et al. 2017.
+    `decoded` is of s·B captions, with their `advantage` (s·B,): equation (reinforce),
+    Rennie et al. 2017.
     """
-    steps = (lengths - 1)[decoded.order].cpu()
-    rows = advantage[decoded.order].unsqueeze(1).expand(-1, int(steps.max()))
-    weights = pack_padded_sequence(rows, steps, batch_first=True).data
-    firsts, others = decoded.scores.tensor_split([len(lengths)])
+    firsts, others = decoded.scores.tensor_split([len(advantage)])  # step 0, later
     log_probs = speakable(firsts, word_map, True), speakable(others, word_map, False)
     losses = F.nll_loss(torch.cat(log_probs), decoded.targets, reduction="none")
-    return (weights * losses).mean()
+    return (advantage[decoded.caption] * losses).mean()
 
 
 def train_on_reward(
@@ -144,7 +129,7 @@ def train_on_reward(
             rows, lengths = draw_captions(decoder, cells, word_map, count)
             decoded = decoder(cells, rows, lengths)
         rewards = reward(*(r.unflatten(0, (len(images), -1)) for r in (true, rows)))
-        loss = reward_loss(decoded, lengths, advantages(rewards), word_map)
+        loss = reward_loss(decoded, advantages(rewards), word_map)
         update_weights(loss, optimizers, grad_clip, scaler, after_step)
         meters["reward"].update(rewards.mean().item(), len(images))
     return {name: meter.avg for name, meter in meters.items()}

@@ -2,23 +2,19 @@
 """One pass over the validation split: loss, top-5 accuracy and two BLEU scores."""
 
 import torch
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from satlib.beam_search import greedy_search
 from satlib.bleu import corpus_bleu
-from satlib.decoder import pack
 from satlib.training import AverageMeter, accuracy, caption_loss, encode
 
 
-def teacher_forced_words(decoded, captions, lengths):
+def teacher_forced_words(decoded):
     """Return the best next words of a `Decoded` batch, a list for each caption."""
-    batch_sizes = torch.tensor(pack(captions, lengths).batch_sizes)
-    best = PackedSequence(decoded.scores.argmax(dim=1).cpu(), batch_sizes)
-    rows, steps = pad_packed_sequence(best, batch_first=True)
-    result = [None] * len(rows)
-    for place, row, n in zip(decoded.order.tolist(), rows.tolist(), steps, strict=True):
-        result[place] = row[:n]
-    return result
+    said = [[] for _ in decoded.alphas]
+    best = decoded.scores.argmax(dim=1)
+    for caption, word in zip(decoded.caption.tolist(), best.tolist(), strict=True):
+        said[caption].append(word)
+    return said
 
 
 def rows_of_same_image(captions, images, silent):
@@ -49,7 +45,7 @@ def validate(loader, encoder, decoder, word_map, references):
         decoded = decoder(cells, captions, lengths)
         loss.update(caption_loss(decoded)[1].item(), len(decoded.targets))
         top5.update(accuracy(decoded.scores, decoded.targets), len(decoded.targets))
-        forced += teacher_forced_words(decoded, captions, lengths)
+        forced += teacher_forced_words(decoded)
         true += rows_of_same_image(captions, len(images), silent)
         greedy = greedy_search(decoder, cells, word_map)
         written += [[words[i] for i in ids] for ids in greedy]

@@ -67,8 +67,8 @@ def test_captions_are_drawn_by_their_probability(decoder):
     assert ((rows != 0).sum(1) == lengths).all()
     assert not torch.isin(rows[:, 1:], torch.tensor([3, 5])).any()
     memory, state = decoder.remember(cells), decoder.start(cells)
-    start = decoder.word_inputs(torch.tensor([3]), memory)
-    hidden = decoder.step(start, *state, memory, [1])[0]
+    start = decoder.embedding(torch.tensor([3]))
+    hidden = decoder.step(start, *state, memory, torch.tensor([0]))[0]
     first = speakable(decoder.fc(hidden), WORD_MAP, True).exp()[0]
     drawn = torch.bincount(rows[:, 1], minlength=6) / len(rows)
     assert (drawn - first).abs().max() < 0.03
@@ -78,8 +78,8 @@ def chance(decoder, cells, row):
     """The probability of drawing a row of ids, word by word."""
     memory, state, p = decoder.remember(cells), decoder.start(cells), 1.0
     for t, (word, following) in enumerate(itertools.pairwise(row)):
-        inputs = decoder.word_inputs(torch.tensor([word]), memory)
-        *state, _, _ = decoder.step(inputs, *state, memory, [1])
+        inputs = decoder.embedding(torch.tensor([word]))
+        *state, _, _ = decoder.step(inputs, *state, memory, torch.tensor([0]))
         p = p * speakable(decoder.fc(state[0]), WORD_MAP, t == 0).exp()[0, following]
     return p
 
@@ -124,7 +124,7 @@ def test_the_gradient_of_the_expected_reward(decoder):
     exact = gradient(-(p * rewards).sum())
     lengths = (rows != 0).sum(1)
     decoded = decoder(cells, rows, lengths)
-    weighed = reward_loss(decoded, lengths, p.detach() * rewards, WORD_MAP)
+    weighed = reward_loss(decoded, p.detach() * rewards, WORD_MAP)
     found = gradient(weighed * len(decoded.targets))
     for ours, true in zip(found, exact, strict=True):
         torch.testing.assert_close(ours, true, atol=1e-6, rtol=1e-3)

@@ -9,11 +9,12 @@ from math import prod
 from statistics import median
 
 import torch
+from torch.nn import functional as F  # noqa: N812
 
 from satlib.beam_search import beam_search, speakable
 from satlib.decoder import Decoder, Memory, pack, textbook_forward, textbook_step
 from satlib.encoder import pooling_matrix
-from satlib.recurrence import FastDecoder
+from satlib.recurrence import FastDecoder, SharedLinear, SharedScores
 from satlib.training import caption_loss, clip_gradient
 
 
@@ -141,6 +142,9 @@ def forms_of_forward(decoder, cells):
     }
 
 
+BOOK = Sizes(8, 5, 14, 1280, 128, 128, 256, vocab_size=60)
+
+
 def products(sizes, batch_sizes):
     """List the matrix products of a training step as (how many at once, r, s, t)."""
     n, k, p = sizes.images, sizes.per_image, sizes.side**2
@@ -200,6 +204,41 @@ def training_times(sizes, repeats=5):
     }
     shapes = products(sizes, pack(*captions).batch_sizes)
     return compare(steps | {"products alone": only_products(shapes)}, repeats)
+
+
+def twenty_steps(operation, operands, rows):
+    """Take an operation's loss over twenty inputs (rows, …) and all its gradients."""
+    inputs = [torch.randn(*rows, requires_grad=True) for _ in range(20)]
+    loss = sum(operation(x).square().mean() for x in inputs)
+    return torch.autograd.grad(loss, [*operands, *inputs])
+
+
+def operation_times(repeats=5):
+    """Time a linear layer and the scores, ordinary and shared, at textbook sizes."""
+    weight = torch.randn(2048, 1792, requires_grad=True)
+    keys = torch.randn(32, 196, 512, requires_grad=True)
+    v, image = torch.randn(512, requires_grad=True), torch.arange(32)
+    plain = {
+        "linear": lambda x: F.linear(x, weight),
+        "scores": lambda q: torch.relu(keys + q.unsqueeze(1)) @ v,
+    }
+
+    def shared_scores():
+        return partial(SharedScores(keys, v), image=image)
+
+    found = {}
+    for name, operands, rows, shared in (
+        ("linear", [weight], (32, 1792), partial(SharedLinear, weight)),
+        ("scores", [keys, v], (32, 512), shared_scores),
+    ):
+        found[name] = compare(
+            {
+                "ordinary": partial(twenty_steps, plain[name], operands, rows),
+                "shared": lambda r=rows, o=operands, s=shared: twenty_steps(s(), o, r),
+            },
+            repeats,
+        )
+    return found
 
 
 @torch.no_grad()

@@ -127,3 +127,10 @@ def test_the_kept_results_reach_the_targets():
     assert rows["share of the matrix speed"] >= 0.5
     assert rows["peak memory, share of the textbook's"] <= 1
     assert rows["writing files, times Pillow alone"] <= 1.2
+
+
+def test_operations_are_timed_both_ways():
+    found = race.operation_times()
+    assert set(found) == {"linear", "scores"}
+    for times in found.values():
+        assert set(times) == {"ordinary", "shared"} and all(map(len, times.values()))

@@ -206,39 +206,36 @@ def training_times(sizes, repeats=5):
     return compare(steps | {"products alone": only_products(shapes)}, repeats)
 
 
-def twenty_steps(operation, operands, rows):
-    """Take an operation's loss over twenty inputs (rows, …) and all its gradients."""
-    inputs = [torch.randn(*rows, requires_grad=True) for _ in range(20)]
+def twenty_steps(make, operands, width):
+    """Make an operation, take twenty steps of 32 rows with it, and all gradients."""
+    operation = make()
+    inputs = [torch.randn(32, width, requires_grad=True) for _ in range(20)]
     loss = sum(operation(x).square().mean() for x in inputs)
     return torch.autograd.grad(loss, [*operands, *inputs])
 
 
 def operation_times(repeats=5):
     """Time a linear layer and the scores, ordinary and shared, at textbook sizes."""
-    weight = torch.randn(2048, 1792, requires_grad=True)
-    keys = torch.randn(32, 196, 512, requires_grad=True)
-    v, image = torch.randn(512, requires_grad=True), torch.arange(32)
-    plain = {
-        "linear": lambda x: F.linear(x, weight),
-        "scores": lambda q: torch.relu(keys + q.unsqueeze(1)) @ v,
+    shapes = (2048, 1792), (32, 196, 512), (512,)
+    weight, keys, v = (torch.randn(*shape, requires_grad=True) for shape in shapes)
+    linear = {
+        "ordinary": lambda: partial(F.linear, weight=weight),
+        "shared": lambda: SharedLinear(weight),
     }
-
-    def shared_scores():
-        return partial(SharedScores(keys, v), image=image)
-
-    found = {}
-    for name, operands, rows, shared in (
-        ("linear", [weight], (32, 1792), partial(SharedLinear, weight)),
-        ("scores", [keys, v], (32, 512), shared_scores),
-    ):
-        found[name] = compare(
-            {
-                "ordinary": partial(twenty_steps, plain[name], operands, rows),
-                "shared": lambda r=rows, o=operands, s=shared: twenty_steps(s(), o, r),
-            },
+    scores = {
+        "ordinary": lambda: lambda query: torch.relu(keys + query.unsqueeze(1)) @ v,
+        "shared": lambda: partial(SharedScores(keys, v), image=torch.arange(32)),
+    }
+    return {
+        name: compare(
+            {way: partial(twenty_steps, make, *of) for way, make in ways.items()},
             repeats,
         )
-    return found
+        for name, ways, *of in (
+            ("linear", linear, [weight], 1792),
+            ("scores", scores, [keys, v], 512),
+        )
+    }
 
 
 @torch.no_grad()

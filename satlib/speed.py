@@ -173,7 +173,7 @@ def measure(sizes, images=100, photographs=1000, repeats=5):
         "limit": limit(sizes),
         "five": race.training_times(replace(sizes, per_image=5), repeats=3),
         "book": race.training_times(race.BOOK, repeats),
-        "book, search": race.search_times(replace(race.BOOK, images=20), repeats=repeats),
+        "book, search": race.search_times(replace(race.BOOK, images=20)),
         "operations": race.operation_times(repeats),
         "search": race.search_times(replace(sizes, images=images), repeats=repeats),
         "epoch": epoch_times(sizes, repeats=repeats),

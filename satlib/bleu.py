@@ -31,7 +31,7 @@ def clipped_counts(captions, words, n):
 
 
 def check_pairs(references, hypotheses):
-    """Raise an error unless every hypothesis is a list of words with references."""
+    """Raise ValueError or TypeError unless each hypothesis is words with references."""
     if len(references) != len(hypotheses):
         raise ValueError(
             f"{len(references)} lists of references for {len(hypotheses)} hypotheses; "

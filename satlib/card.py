@@ -64,9 +64,9 @@ def read_flickr8k(folder):
 def grade(references, captions, training):
     """Score captions, lists of words, against all references of each image.
 
-    `training` holds the captions of each training image. Besides the scores of `scores`
-    gives the mean length in words, and the shares of distinct captions and of those
-    that stand word for word in the training set.
+    `training` holds the captions of each training image. Returns the dict of `scores`,
+    with the mean length in words, and the shares of distinct captions and of those that
+    stand word for word in the training set.
     """
     said = [tuple(words) for words in captions]
     known = {tuple(words) for image in training for words in image}

@@ -93,7 +93,7 @@ def mean_of(rows, measure, **chosen):
 
 
 def blank(cells, weights):
-    """Return cells (C, D) T times, their heaviest tenth replaced by the mean: (T, C, D).
+    """Return cells (C, D) T times, the heaviest tenth turned into the mean: (T, C, D).
 
     Row t of `weights` (T, C) says which cells are the heaviest in copy t.
     """

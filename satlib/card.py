@@ -99,10 +99,11 @@ def by_word(rows, least=20):
 
 
 def measure(captioner, splits):
-    """Grade a captioner on the development set and a part of the training set.
+    """Return the figures of a captioner, on the development set and what it learnt.
 
-    Beside it, people: the first caption of each image against the others; and for a
-    fair comparison, what the captioner says against those others.
+    `splits` is what `read_flickr8k` returns. Beside the captioner, people: the first
+    caption of each image against the others; and for a fair comparison, what the
+    captioner says against those others.
     """
     (photographs, references), (learnt, of_learnt) = splits["val"], splits["train"]
     said = {beams: captioner.caption(photographs, beams) for beams in (1, 3, 5)}

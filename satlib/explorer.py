@@ -138,8 +138,10 @@ def plain_figure(caption, image):
 
 
 def explore(captioners, images, beam_size=5, side_by_side=False):
-    """Caption photographs and explore the maps; a list of captioners is compared.
+    """Caption photographs and return an `Explorer` of the maps.
 
-    `images` holds paths, PIL images or arrays. `side_by_side` shows all at once.
+    `captioners` is one, or a list to be compared; `images` holds paths, PIL images or
+    arrays. `side_by_side` shows all at once. Raises the errors
+    of `load_photograph`.
     """
     return Explorer(captioners, images, beam_size, side_by_side)

@@ -66,7 +66,11 @@ def grade(alpha, cells):
 
 
 def rivals(alphas, i, rng):
-    """Return by name maps to compare with that of word i of `alphas` (T, 14, 14)."""
+    """Return, by name, maps (14, 14) to compare with that of word i of `alphas`.
+
+    `alphas` (T, 14, 14) holds a caption's maps, of two words or more; `rng` draws the
+    random map and the other word.
+    """
     even, centre = np.ones_like(alphas[i]), np.zeros_like(alphas[i])
     centre[6:8, 6:8] = 1
     random = rng.dirichlet(even.flatten()).reshape(even.shape)
@@ -75,7 +79,11 @@ def rivals(alphas, i, rng):
 
 
 def grade_captions(captions, scenes, seed=28):
-    """Grade the maps of words that name a thing, and their rivals: a list of dicts."""
+    """Return the grades of the maps of words that name a thing, and of their rivals.
+
+    A list of dicts: the `map`'s name, the word's `kind`, and `hit` and `weight`, both
+    from 0 to 1, as `grade` returns them.
+    """
     rng, rows = np.random.default_rng(seed), []
     for caption, scene in zip(captions, scenes, strict=True):
         for i, kind, cells in named_cells(caption.words, scene, draw(scene)[1]):
@@ -265,7 +273,7 @@ COMMAND = "python -m satlib.grounding"
 
 
 def grade_variants():
-    """Train and grade all variants with all seeds: a list of outcomes for each name.
+    """Return the outcomes of all variants: for each name a list, one for each seed.
 
     What is done is kept beside the scenes, so that an interrupted run goes on.
     """

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 COLOURS = ("inferno", "viridis", "cividis")  # maps that colour-blind readers can read
+ORANGE, BLUE, GREEN, PINK = "#E69F00", "#0072B2", "#009E73", "#CC79A7"  # and lines
 
 
 def stretch(alpha, size, smooth=True):

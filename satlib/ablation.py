@@ -56,7 +56,7 @@ def train_and_grade(config, splits):
 
 
 def grade_steps(folder):
-    """Train and grade all steps with all seeds: a list of scores for each name."""
+    """Train and grade all steps; return for each name its scores, one for each seed."""
     splits = read_flickr8k(folder)
     runs = folders(configure(folder, "reward", SEEDS[0]))[0].parent
     how = crc32(Path(__file__).read_bytes() + RECIPE.read_bytes())

@@ -38,7 +38,7 @@ def _layout(tensors):
 def fold_batch_norm(module):
     """Merge each batch normalisation into the convolution registered just before it.
 
-    Works in place and gives `module` back; in eval mode it computes the same as before,
+    Works in place and returns `module`; in eval mode it computes the same as before,
     provided that it calls these layers in the order in which it lists them.
     """
     conv = None

@@ -50,7 +50,8 @@ def speak(decoder, cells, word_map, choose, count=1, max_length=50):
 def greedy_search(decoder, cells, word_map, max_length=50):
     """Caption images with cells (B, C, D); return a list of word ids for each.
 
-    Takes the most probable word at each step, at most `max_length` words.
+    Takes the most probable word at each step, at most `max_length` words; `<end>` is
+    not among them.
     """
     best = partial(torch.argmax, dim=-1)
     rows = speak(decoder, cells, word_map, best, max_length=max_length)
@@ -106,7 +107,10 @@ def proposals(log_probs, live, count, pad):
 
 
 def search(decoder, cells, word_map, beam_size, max_length):
-    """Run a beam search; return its steps and the final log-probabilities (B, K)."""
+    """Search for captions of images with cells (B, C, D), with `beam_size` = K beams.
+
+    Returns the steps, a list of `Step`, and the final log-probabilities (B, K).
+    """
     memory, state = decoder.remember(cells), decoder.start(cells)
     pad, end = word_map["<pad>"], word_map["<end>"]
     words = torch.full((len(cells), 1), word_map["<start>"], device=cells.device)
@@ -191,7 +195,8 @@ def beam_search(decoder, cells, word_map, beam_size=5, max_length=50, length_pow
     Finished captions come before unfinished ones, so the first is always a caption:
     the best live one if none reached `<end>` within `max_length` words. Fewer than
     `beam_size` hypotheses are given only where there are not that many captions.
-    Source: Graves 2012; length normalisation after Wu et al. 2016, section 7.
+    Raises ValueError where `beam_size` or `max_length` is below 1. Source: Graves 2012;
+    length normalisation after Wu et al. 2016, section 7.
     """
     if beam_size < 1 or max_length < 1:
         raise ValueError(f"beam_size {beam_size}, max_length {max_length}: at least 1")

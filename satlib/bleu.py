@@ -18,7 +18,7 @@ def ngrams(words, n):
 
 
 def clipped_counts(captions, words, n):
-    """Count the n-grams of `words` that the references `captions` match, and all.
+    """Return how many n-grams of `words` the references `captions` match, of how many.
 
     An n-gram is matched at most as often as one reference holds it (Papineni et al.
     2002, section 2.1). A caption of fewer than `n` words counts as one n-gram that is
@@ -31,7 +31,7 @@ def clipped_counts(captions, words, n):
 
 
 def check_pairs(references, hypotheses):
-    """Raise an error unless every hypothesis is a list of words with references."""
+    """Raise ValueError or TypeError unless each hypothesis is words with references."""
     if len(references) != len(hypotheses):
         raise ValueError(
             f"{len(references)} lists of references for {len(hypotheses)} hypotheses; "

@@ -64,9 +64,9 @@ def read_flickr8k(folder):
 def grade(references, captions, training):
     """Score captions, lists of words, against all references of each image.
 
-    `training` holds the captions of each training image. Besides the scores of `scores`
-    gives the mean length in words, and the shares of distinct captions and of those
-    that stand word for word in the training set.
+    `training` holds the captions of each training image. Returns the dict of `scores`,
+    with the mean length in words, and the shares of distinct captions and of those that
+    stand word for word in the training set.
     """
     said = [tuple(words) for words in captions]
     known = {tuple(words) for image in training for words in image}
@@ -99,10 +99,11 @@ def by_word(rows, least=20):
 
 
 def measure(captioner, splits):
-    """Grade a captioner on the development set and a part of the training set.
+    """Return the figures of a captioner, on the development set and what it learnt.
 
-    Beside it, people: the first caption of each image against the others; and for a
-    fair comparison, what the captioner says against those others.
+    `splits` is what `read_flickr8k` returns. Beside the captioner, people: the first
+    caption of each image against the others; and for a fair comparison, what the
+    captioner says against those others.
     """
     (photographs, references), (learnt, of_learnt) = splits["val"], splits["train"]
     said = {beams: captioner.caption(photographs, beams) for beams in (1, 3, 5)}

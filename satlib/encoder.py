@@ -26,8 +26,9 @@ def pooling_matrix(cells, regions):
 def stage_norm(stage):
     """Return the batch normalisation that brings a stage's output to mean 0, spread 1.
 
-    Its statistics follow from the last normalisation of each of the stage's blocks,
-    whose outputs are added up; they are taken to be independent.
+    `stage` is a sequence of blocks whose outputs are added up, and taken to be
+    independent. The last normalisation of each leaves mean β and variance γ² in every
+    channel (Ioffe and Szegedy, 2015, algorithm 1); the sums are the stage's.
     """
     batch_norms = [
         [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)] for block in stage
@@ -44,7 +45,9 @@ class Encoder(Backbone):
 
     `encoder(images)` takes uint8 RGB (B, 3, S, S), S = `image_size`, and gives cells,
     float32 (B, C, D), row by row; D = `encoder_dim`. `pool` is the matrix (196, C) from
-    cells to 14×14 regions, or None where the cells are the regions.
+    cells to 14×14 regions, or None where the cells are the regions. `mean` and `std`
+    are those of the three colours, for bytes divided by 255. Raises ValueError if
+    `image_size` is below 32 or the network does not give a square grid.
     """
 
     def __init__(self, name, network, mean, std, image_size=256):
@@ -63,7 +66,11 @@ class Encoder(Backbone):
         pool = None if grid == 14 else pooling_matrix(grid, 14)
         self.register_buffer("pool", pool, persistent=False)
 
-    def forward(self, images):  # (B, 3, S, S), uint8
+    def forward(self, images):
+        """Return the cells, float32 (B, C, D), of uint8 images (B, 3, S, S).
+
+        Raises TypeError or ValueError for any other images.
+        """
         return self.finish(self.begin(images))
 
     def parts(self):
@@ -75,7 +82,10 @@ class Encoder(Backbone):
         return nn.Sequential(*blocks[:first]), nn.Sequential(*blocks[first:])
 
     def begin(self, images):
-        """Return what the frozen blocks say of images: cells, float32 (B, c, d)."""
+        """Return what the frozen blocks say of images: cells, float32 (B, c, d).
+
+        `images` are as `forward` takes them, and so are the errors raised.
+        """
         check_images(images, self.image_size)
         images = images.to(memory_format=torch.channels_last)
         grid = self.parts()[0]((images.float() - self.mean) / self.std)

@@ -15,7 +15,11 @@ WRAP = {"flex_flow": "wrap"}
 
 
 class Controls(ipywidgets.VBox):
-    """What can be changed while Python runs; calls `draw`, `search` and `take`."""
+    """What can be changed while Python runs.
+
+    Calls `draw()` where the look of the maps changes, `search()` where the beam size
+    does, and `take(files)` with the files that are uploaded.
+    """
 
     def __init__(self, beam_size, draw, search, take):
         self.opacity = ipywidgets.FloatSlider(0.6, min=0, max=1, description="opacity")
@@ -50,7 +54,10 @@ class Controls(ipywidgets.VBox):
 
 
 class Explorer:
-    """Captions of photographs to explore; it shows itself, `widget` is all of it."""
+    """Captions of photographs to explore; it shows itself, `widget` is all of it.
+
+    `captioners` is one captioner or a list, `images` paths, PIL images or arrays.
+    """
 
     def __init__(self, captioners, images, beam_size=5, side_by_side=False):
         self.captioners = [captioners] if hasattr(captioners, "caption") else captioners
@@ -67,7 +74,7 @@ class Explorer:
         self.add(images)
 
     def captions(self, images):
-        """Caption images by all captioners; return a tuple for each image."""
+        """Caption images by all captioners; return a tuple of `Caption`s for each."""
         self.controls.message.value = f"captioning {len(images)} …"
         size = self.controls.beam_size.value
         found = [c.caption(images, size) for c in self.captioners]
@@ -75,7 +82,7 @@ class Explorer:
         return list(zip(*found, strict=True))
 
     def add(self, images):
-        """Add photographs, and choose the first of them."""
+        """Add photographs, as `images` of the class, and choose the first of them."""
         for image, captions in zip(images, self.captions(images), strict=True):
             views = [WordView(c, image, **self.controls.drawing()) for c in captions]
             small = ipywidgets.Image(value=jpeg(as_shown(image, 72)), format="jpeg")
@@ -107,7 +114,7 @@ class Explorer:
                 self.controls.refuse(file["name"])
 
     def save(self, path):
-        """Keep the maps of the chosen picture as a file, as `views.save` does."""
+        """Keep the maps of the chosen picture as a file, as `maps.save` does."""
         chosen = self.choice.index
         save(self.views[chosen][0].caption, self.images[chosen], path)
 
@@ -131,8 +138,10 @@ def plain_figure(caption, image):
 
 
 def explore(captioners, images, beam_size=5, side_by_side=False):
-    """Caption photographs and explore the maps; a list of captioners is compared.
+    """Caption photographs and return an `Explorer` of the maps.
 
-    `images` holds paths, PIL images or arrays. `side_by_side` shows all at once.
+    `captioners` is one, or a list to be compared; `images` holds paths, PIL images or
+    arrays. `side_by_side` shows all at once. Raises the errors
+    of `load_photograph`.
     """
     return Explorer(captioners, images, beam_size, side_by_side)

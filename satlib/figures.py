@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image
 
 COLOURS = ("inferno", "viridis", "cividis")  # maps that colour-blind readers can read
+ORANGE, BLUE, GREEN, PINK = "#E69F00", "#0072B2", "#009E73", "#CC79A7"  # and lines
 
 
 def stretch(alpha, size, smooth=True):
-    """Stretch a map (rows, columns) to `size` = (width, height).
+    """Stretch a map (rows, columns) to `size`, (width, height); return (height, width).
 
     Smoothly, that is bilinearly, or so that each cell shows as a rectangle.
     """
@@ -83,7 +84,8 @@ class Stepper(ipywidgets.VBox):
 
     It works in a notebook, and in the static page without Python. `frames` are PIL
     images or uint8 arrays, kept as JPEG of quality 80, each with its label and, if
-    given, a piece of HTML to show beneath it.
+    given, a piece of HTML to show beneath it. Raises ValueError unless there are as
+    many labels as frames, and at least one.
     """
 
     def __init__(self, frames, labels, description="word", details=()):
@@ -134,7 +136,7 @@ def _widget(frame):
 
 
 def told_apart(labels):
-    """Add a space of no width to a label for each time that it came before."""
+    """Return the labels, with a space of no width for each time one came before."""
     before = [labels[:n].count(label) for n, label in enumerate(labels)]
     return [a + "\u200b" * count for a, count in zip(labels, before, strict=True)]
 

@@ -66,7 +66,11 @@ def grade(alpha, cells):
 
 
 def rivals(alphas, i, rng):
-    """Return by name maps to compare with that of word i of `alphas` (T, 14, 14)."""
+    """Return, by name, maps (14, 14) to compare with that of word i of `alphas`.
+
+    `alphas` (T, 14, 14) holds a caption's maps, of two words or more; `rng` draws the
+    random map and the other word.
+    """
     even, centre = np.ones_like(alphas[i]), np.zeros_like(alphas[i])
     centre[6:8, 6:8] = 1
     random = rng.dirichlet(even.flatten()).reshape(even.shape)
@@ -75,7 +79,11 @@ def rivals(alphas, i, rng):
 
 
 def grade_captions(captions, scenes, seed=28):
-    """Grade the maps of words that name a thing, and their rivals: a list of dicts."""
+    """Return the grades of the maps of words that name a thing, and of their rivals.
+
+    A list of dicts: the `map`'s name, the word's `kind`, and `hit` and `weight`, both
+    from 0 to 1, as `grade` returns them.
+    """
     rng, rows = np.random.default_rng(seed), []
     for caption, scene in zip(captions, scenes, strict=True):
         for i, kind, cells in named_cells(caption.words, scene, draw(scene)[1]):
@@ -93,9 +101,9 @@ def mean_of(rows, measure, **chosen):
 
 
 def blank(cells, weights):
-    """Replace the tenth of cells (C, D) with most weight by their mean.
+    """Return cells (C, D) T times, the heaviest tenth turned into the mean: (T, C, D).
 
-    One row of `weights` (T, C) for each copy: (T, C, D).
+    Row t of `weights` (T, C) says which cells are the heaviest in copy t.
     """
     count = max(1, round(weights.shape[1] / 10))
     top = weights.topk(count).indices
@@ -105,7 +113,10 @@ def blank(cells, weights):
 
 @torch.no_grad()
 def word_probabilities(captioner, cells, words):
-    """Return the probability of word t by image t of T, with cells (T, C, D)."""
+    """Return, as an array (T,), how probable image t makes word t after those before.
+
+    `cells` (T, C, D) holds an image for each of the T `words`.
+    """
     ids = [captioner.word_map[word] for word in words]
     row = [captioner.word_map["<start>"], *ids, captioner.word_map["<end>"]]
     rows = torch.tensor([row] * len(ids), device=cells.device)
@@ -116,7 +127,11 @@ def word_probabilities(captioner, cells, words):
 
 
 def lost(captioner, image, caption, generator):
-    """Return words' probabilities: before, without the attended or a random tenth."""
+    """Return the probabilities of a caption's T words: a dict of arrays (T,).
+
+    The keys are "before", "attended" and "random", for all cells, and for those without
+    the tenth with most weight, or without a random tenth drawn by `generator`.
+    """
     cells = captioner.look([image])[0]
     weights = torch.from_numpy(caption.alphas).flatten(1)
     if captioner.decoder.pool is not None:
@@ -194,7 +209,10 @@ def open_variant(variant):
 
 
 def train_variant(variant, seed, encoder, dataset, word_map):
-    """Train a variant and give its captioner."""
+    """Train a variant with a seed; return its captioner.
+
+    `encoder`, `dataset` and `word_map` are what `open_variant` returns.
+    """
     config = replace(variant.config, seed=seed)
     session = Session(config, encoder, word_map, choose_device())
     if variant.zero_start:
@@ -214,7 +232,11 @@ def train_variant(variant, seed, encoder, dataset, word_map):
 
 
 def outcome(captioner, scenes, references):
-    """Grade a captioner on scenes: BLEU-4, colours, maps of adjectives and nouns."""
+    """Grade a captioner on scenes; return a dict of what was found.
+
+    "BLEU-4" and "colours" are from 0 to 1; "noun hit", "noun weight" and the same of
+    adjectives are dicts of the means of `grade_captions`, for each kind of map.
+    """
     captions = captioner.caption([draw(scene)[0] for scene in scenes])
     words = [caption.words for caption in captions]
     rows = grade_captions(captions, scenes)
@@ -230,9 +252,10 @@ def outcome(captioner, scenes, references):
 
 
 def summary(rows, seed=28):
-    """Return the means of a deletion test, and the gap: random minus attended.
+    """Return the means of `deletion`'s rows, and their gap: random minus attended.
 
-    Its 95 % interval is that of other images: they are drawn anew, with their words.
+    `interval` holds the ends of the gap's 95 % interval, by 1,000 bootstrap samples of
+    the images, each with all its words (Efron, 1979).
     """
     cases = "before", "attended", "random"
     found = {case: float(np.mean([row[case] for row in rows])) for case in cases}
@@ -250,7 +273,7 @@ COMMAND = "python -m satlib.grounding"
 
 
 def grade_variants():
-    """Train and grade all variants with all seeds: a list of outcomes for each name.
+    """Return the outcomes of all variants: for each name a list, one for each seed.
 
     What is done is kept beside the scenes, so that an interrupted run goes on.
     """

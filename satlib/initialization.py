@@ -8,7 +8,7 @@ def init_weights(module, bound=0.1):
     """Draw the weights of `module` from U(-bound, bound), set its biases to zero.
 
     For embeddings, linear layers and LSTM cells, ours and PyTorch's, and modules made
-    of these. Works in place and gives the module. Raises ValueError for a weight that
+    of these. Works in place and returns the module. Raises ValueError for a weight that
     is no matrix, such as the scale of a normalisation layer, which must start at one.
     """
     for name, parameter in module.named_parameters():

@@ -16,7 +16,11 @@ from satlib.photographs import load_photograph, replacing
 
 
 def as_shown(photograph, side=320):
-    """Return a photograph (path, PIL image, array) in colour, `side` pixels long."""
+    """Return a photograph as a PIL RGB image whose longer side has `side` pixels.
+
+    `photograph` is a path, a PIL image or an array. Raises the errors of
+    `load_photograph`.
+    """
     square = Image.fromarray(load_photograph(photograph, side).transpose(1, 2, 0))
     width, height = _proportions(photograph)
     scale = side / max(width, height)
@@ -47,14 +51,17 @@ def attention_figure(caption, image, columns=5):
 
 
 def seen_so_far(alphas):
-    """Return for each of T words the share of regions with 9/10 of all attention."""
+    """Return how few regions hold 9/10 of the attention up to each word.
+
+    `alphas` (T, rows, columns) gives T shares from 0 to 1, the sums of maps growing.
+    """
     sums = np.cumsum(alphas.reshape(len(alphas), -1), axis=0)
     held = np.cumsum(-np.sort(-sums, axis=1), axis=1) / sums.sum(1, keepdims=True)
     return ((held < 0.9).sum(1) + 1) / sums.shape[1]
 
 
 def word_details(caption):
-    """Describe each word of a `Caption` in a line or two of HTML."""
+    """Return a list: each word of a `Caption`, described in a line or two of HTML."""
     rows = zip(
         caption.words,
         caption.word_log_probs,
@@ -73,7 +80,11 @@ def word_details(caption):
 
 
 class WordView(ipywidgets.VBox):
-    """The words of a `Caption` of a photograph, each with its map and its details."""
+    """The words of a `Caption` of a photograph, each with its map and its details.
+
+    `image` is a path, a PIL image or an array; `drawing` are options of `overlay`, and
+    `one_scale`.
+    """
 
     def __init__(self, caption, image, **drawing):
         super().__init__(layout={"max_width": "26em"})
@@ -104,7 +115,7 @@ class WordView(ipywidgets.VBox):
         return f"<b>{first}</b>{fold if rest else ''}"
 
     def frames(self):
-        """Draw the photograph, and for each word its map over it."""
+        """Return PIL images: the photograph, and for each word its map over it."""
         how, alphas = dict(self.drawing), self.caption.alphas
         how["scale"] = alphas.max() if how.pop("one_scale", False) else None
         return [self.picture, *(overlay(self.picture, a, **how) for a in alphas)]
@@ -136,7 +147,7 @@ def save(caption, image, path):
 
 
 def film(caption, image):
-    """Draw the photograph and each word's map, with the word beneath: PIL images."""
+    """Return PIL images: the photograph and each word's map, the word beneath."""
     pictures = WordView(caption, image).frames()
     frames = []
     for picture, word in zip(pictures, ["", *caption.words], strict=True):

@@ -49,7 +49,7 @@ def textbook_epoch(decoder, optimizer, encoder, images):
 
 
 def epoch_times(sizes, encoder_name="efficientnet_b4", repeats=5):
-    """Time an epoch from the second on: the textbook's, and ours."""
+    """Return the seconds of epochs from the second on, the textbook's and ours."""
     decoder, *_ = race.example(sizes)
     optimizer = race.adam(decoder)
     encoder = build_encoder(encoder_name, pretrained=False)
@@ -78,7 +78,7 @@ def made_up_photographs(folder, count, seed=28):
 
 
 def file_times(count=1000, repeats=5):
-    """Time reading photographs as Pillow alone does on all cores, and writing them."""
+    """Return the seconds of reading photographs by Pillow alone, and writing them."""
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         names = made_up_photographs(folder, count)
@@ -145,7 +145,7 @@ def growth(sizes, name, values, repeats=5):
 
 
 def limit(sizes):
-    """Count the arithmetic of a training step, and time large square products."""
+    """Return a training step's operations, and how many a second a square makes."""
     *_, captions, lengths = race.example(sizes)
     shapes = race.products(sizes, pack(captions, lengths).batch_sizes)
     multiply = race.only_products([(1, 2048, 2048, 2048)])

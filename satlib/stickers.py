@@ -148,7 +148,7 @@ SHAPES |= {
 
 @lru_cache
 def parts(name):
-    """Read a shape as a list of tint, form, width of the pen and points (n, 2)."""
+    """Return a shape as a list of tint, form, width of the pen and points (n, 2)."""
     result = []
     for part in SHAPES[name].split(";"):
         tint, form, *numbers = part.split()
@@ -159,7 +159,10 @@ def parts(name):
 
 
 def smooth(points):
-    """Cut the corners of a closed polygon (n, 2) three times; return (8 n, 2)."""
+    """Cut the corners of a closed polygon (n, 2) three times: (8 n, 2).
+
+    Each cut replaces a corner by two points (Chaikin, 1974).
+    """
     points = points * 64  # so that the quarters stay whole numbers
     for _ in range(3):
         ahead = np.roll(points, -1, axis=0)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from itertools import pairwise
 
 import jupytext
 import nbformat
@@ -12,6 +13,12 @@ from satlib.tangle import ROOT
 CHAPTERS = {path.stem: path for path in sorted(ROOT.glob("chapters/*.md"))}
 NOTEBOOKS = sorted(ROOT.glob("chapters/*.ipynb"))
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in CHAPTERS.items()}
+MODULES = sorted(ROOT.glob("satlib/*.py"))
+COURSE = re.findall(
+    r"\w+",
+    "encoder attention lstm decoder dataset batches training initialization "
+    "beam_search bleu validation fit train captioner explorer grounding caption card",
+)
 EXPORT = re.compile(r"# satlib/\w+\.py\n")
 
 
@@ -56,11 +63,6 @@ def roles(name, text):
     return [re.sub(r"^.*<(.*)>$", r"\1", content).strip() for content in contents]
 
 
-# Functions that read best whole:
-WHOLE = "create_input_files|partly_saving_forward|search|textbook_search|train|"
-WHOLE += "train_on_reward|train_concepts|validate|write_images"
-
-
 def code_lines(source):
     """Count the lines of code: without blank lines and docstrings."""
     tree, lines = ast.parse(source), source.splitlines()
@@ -72,32 +74,141 @@ def code_lines(source):
     return len(lines) - len(dropped)
 
 
-def too_long(sources):
-    """Give the first line and length of cells over 20 lines of code; 50 with a class.
+def is_module_cell(cell):
+    """Tell whether a cell (type, source, tags) is written into the chapter's module."""
+    return cell[0] == "code" and bool(EXPORT.match(cell[1] + "\n"))
 
-    A few functions that read best in one piece may be as long as a class.
+
+NO_PROSE = re.compile(r"^```.*?^```|\$\$.*?\$\$|\$[^$]+\$|^#+ [^\n]*", re.M | re.S)
+
+
+def words_of_prose(cells):
+    """Count the words of the markdown cells: without headings, formulas, directives."""
+    texts = [NO_PROSE.sub("", source) for kind, source, _ in cells if kind != "code"]
+    return sum(len(re.findall(r"\w*[^\W\d_]\S*", text)) for text in texts)
+
+
+def wordless(cells):
+    """List the first lines of module cells that follow another without a sentence."""
+    told = [cell for cell in cells if cell[0] == "code" or words_of_prose([cell])]
+    return [
+        EXPORT.sub("", cell[1], count=1).splitlines()[0]
+        for before, cell in pairwise(told)
+        if is_module_cell(before) and is_module_cell(cell)
+    ]
+
+
+def module_lines(cells):
+    """Count the lines of code of the module cells."""
+    return sum(code_lines(cell[1]) - 1 for cell in cells if is_module_cell(cell))
+
+
+def too_wide(text):
+    """List the numbers of lines of more than 120 characters that could be broken."""
+    lines = enumerate(text.splitlines(), 1)
+    return [n for n, line in lines if len(line) > 120 and " " in line.strip()]
+
+
+def public(tree):
+    """Yield (name, node, docstring) of the public functions, classes and methods.
+
+    What `__init__` raises is told where its class is.
     """
-    for source in sources:
-        whole = rf"^(class \w|def ({WHOLE})\()"
-        limit = 50 if re.search(whole, source, re.MULTILINE) else 20
-        if (length := code_lines(source)) > limit:
-            yield source.splitlines()[0], length
+    for node in tree.body:
+        if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or node.name[0] == "_":
+            continue
+        yield node.name, node, ast.get_docstring(node)
+        for method in node.body if isinstance(node, ast.ClassDef) else ():
+            name = getattr(method, "name", "_")
+            if name == "__init__" or name[0] != "_":
+                of = node if name == "__init__" else method
+                yield f"{node.name}.{name}", method, ast.get_docstring(of)
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_a_chapter_keeps_its_measure(name):
-    assert len(TEXTS[name].splitlines()) <= 600
-    assert len(code_of(name)) <= 35
-    assert list(too_long(code_of(name))) == []
-    module = ROOT / "satlib" / f"{name}.py"
-    if module.exists():
-        assert code_lines(module.read_text(encoding="utf-8")) <= 200
+def raises(node):
+    """Tell whether a function raises an error itself, not a function inside it."""
+    return any(
+        isinstance(child, ast.Raise) or raises(child)
+        for child in ast.iter_child_nodes(node)
+        if not isinstance(child, (ast.FunctionDef, ast.ClassDef))
+    )
 
 
-def test_too_long_sees_a_long_cell():
-    assert list(too_long(["x\n" * 20, "class A:\n" + "  x\n" * 49])) == []
-    assert list(too_long(["x\n" * 21])) == [("x", 21)]
-    assert list(too_long(["class A:\n" + "  x\n" * 50])) == [("class A:", 51)]
+def untold(source):
+    """Say what the docstrings of a module's public functions and classes lack."""
+    for name, node, told in public(ast.parse(source)):
+        if not told:
+            yield f"{name} has no docstring"
+        elif told.startswith("Give"):
+            yield f"{name}: Return or Yield, not Give"
+        elif not re.search(r"\bRaises?\b", told) and raises(node):
+            yield f"{name} raises an error that its docstring does not name"
+
+
+def listed(offenders):
+    """Return one line for each offender (name, what is wrong)."""
+    return "".join(f"\n{name}: {wrong}" for name, wrong in offenders)
+
+
+def test_no_cell_is_longer_than_a_page():
+    lengths = [(n, c.splitlines()[0], code_lines(c)) for n in TEXTS for c in code_of(n)]
+    long = [(name, f"{n} lines, {line}") for name, line, n in lengths if n > 50]
+    assert not long, listed(long)
+
+
+def test_a_sentence_stands_between_two_cells_of_a_module():
+    cells = [(n, line) for n in TEXTS for line in wordless(cells_of(CHAPTERS[n]))]
+    assert not cells, listed(cells)
+
+
+def test_the_course_has_five_words_for_each_line_of_its_modules():
+    few = []
+    for name in COURSE:
+        cells = cells_of(CHAPTERS[name])
+        words, lines = words_of_prose(cells), module_lines(cells)
+        if words < 5 * lines:
+            few.append((name, f"{words} words for {lines} lines, {5 * lines} needed"))
+    assert not few, listed(few)
+
+
+def test_lines_have_at_most_120_characters():
+    wide = [(name, f"line {n}") for name in TEXTS for n in too_wide(TEXTS[name])]
+    assert not wide, listed(wide)
+
+
+def test_docstrings_say_what_comes_back_and_what_is_raised():
+    modules = [(p.name, p.read_text(encoding="utf-8")) for p in MODULES]
+    wrong = [(name, lack) for name, source in modules for lack in untold(source)]
+    assert not wrong, listed(wrong)
+
+
+def test_the_measures_of_teaching_see():
+    x, y = (("code", f"# satlib/a.py\n{name} = 1\n", []) for name in "xy")
+    title = ("markdown", "# A title\n\n```{math}\na + b\n```\n\n$$a + b$$", [])
+    sentence = ("markdown", "## So\n\nOne *word*, $x = 2$, `two` of the 3.", [])
+    assert wordless([x, title, y]) == ["y = 1"]
+    assert wordless([x, sentence, y, ("code", "z", []), x]) == []
+    assert words_of_prose([title, sentence, x]) == 5
+    assert module_lines([x, title, y, ("code", "z = 1", [])]) == 2
+    assert too_wide("a " * 60 + "\n" + "a " * 61 + "\n" + "a" * 130) == [2]
+
+
+@pytest.mark.parametrize(
+    "source, lacks",
+    [
+        ("def f(): pass", True),
+        ("def _f(): pass", False),
+        ("class A:\n  'An a.'\n  def f(self): pass", True),
+        ("def f():\n  'Give x.'", True),
+        ("def f():\n  'Return x.'\n  if x:\n    raise ValueError", True),
+        ("def f():\n  'Return x. Raises ValueError.'\n  raise ValueError", False),
+        ("def f():\n  'Return g.'\n  def g():\n    raise ValueError", False),
+        ("class A:\n  'An a.'\n  def __init__(self):\n    raise ValueError", True),
+        ("class A:\n  'An a.'\n  def __init__(self): pass", False),
+    ],
+)
+def test_the_measure_of_docstrings_sees(source, lacks):
+    assert bool([*untold(source)]) is lacks
 
 
 def test_every_page_is_in_the_table_of_contents():

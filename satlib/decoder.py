@@ -103,9 +103,8 @@ class Decoder(nn.Module):
         words, images = self.embedding(captions[caption, step]), caption // per_image
         rows = left.sum(1).tolist()  # of each step
         hiddens, alphas = [], []
-        for t, (of_step, image) in enumerate(
-            zip(words.split(rows), images.split(rows), strict=True)
-        ):
+        parts = zip(words.split(rows), images.split(rows), strict=True)
+        for t, (of_step, image) in enumerate(parts):
             if len(image) < len(state[0]):
                 state = [s[left[t, left[t - 1]]] for s in state]
             *state, alpha, _ = self.step(of_step, *state, memory, image)

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/beam_search.md: edit that.
+# chapters/beam_search.md: Beam search: choosing the words
 """Greedy and beam search for a batch of images, with each word's attention map."""
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 RIVALS = 4
 
 
+# chapters/beam_search.md: What may be said
 def speakable(scores, word_map, first):
     """Turn word scores (…, V) into log-probabilities of the words that may be said.
 
@@ -21,6 +23,7 @@ def speakable(scores, word_map, first):
     return scores.log_softmax(dim=-1)
 
 
+# chapters/beam_search.md: Greedy search
 @torch.no_grad()
 def greedy_search(decoder, cells, word_map, max_length=50):
     """Caption images with cells (B, C, D); return a list of word ids for each.
@@ -46,6 +49,7 @@ def greedy_search(decoder, cells, word_map, max_length=50):
     return said
 
 
+# chapters/beam_search.md: Beam search
 class Step(NamedTuple):
     """One step of a beam search: the K survivors for each of B images."""
 
@@ -62,6 +66,7 @@ class Step(NamedTuple):
         return Step(*(field[image, beam] for field in self))
 
 
+# chapters/beam_search.md: Beam search
 def survivors(totals, log_probs, beam_size):
     """Choose the best continuations of k beams with log-probabilities `totals` (B, k).
 
@@ -74,6 +79,7 @@ def survivors(totals, log_probs, beam_size):
     return best.values, best.indices // places, best.indices % places
 
 
+# chapters/beam_search.md: Beam search
 def spread(rows, live, fill):
     """Put rows (R, …) in the places of the live beams of (B, k), `fill` elsewhere."""
     beams = rows.new_full((*live.shape, *rows.shape[1:]), fill)
@@ -93,6 +99,7 @@ def proposals(log_probs, live, count, pad):
     return spread(top.indices, live, pad), values
 
 
+# chapters/beam_search.md: Beam search
 def search(decoder, cells, word_map, beam_size, max_length):
     """Run a beam search; return its steps and the final log-probabilities (B, K)."""
     memory, state = decoder.remember(cells), decoder.start(cells)
@@ -120,11 +127,13 @@ def search(decoder, cells, word_map, beam_size, max_length):
     return steps, totals
 
 
+# chapters/beam_search.md: Beam search
 def _follow(tensor, parents):
     images = torch.arange(len(parents), device=parents.device).unsqueeze(1)
     return tensor[images, parents]
 
 
+# chapters/beam_search.md: Reading the captions off
 def trace(steps):
     """Follow the final beams back to `<start>`; return a `Step` of (B, K, T, …)."""
     last = steps[-1].parents
@@ -136,6 +145,7 @@ def trace(steps):
     return Step(*(torch.stack(fields, dim=2) for fields in zip(*path, strict=True)))
 
 
+# chapters/beam_search.md: Reading the captions off
 @dataclass
 class Hypothesis:
     """A caption that a beam search found. T counts its words, without `<end>`."""
@@ -150,6 +160,7 @@ class Hypothesis:
     gates: list  # T, the gate's mean at each word
 
 
+# chapters/beam_search.md: Reading the captions off
 def _hypothesis(path, log_prob, word_map, length_power):
     ids = [word for word in path.words.tolist() if word != word_map["<pad>"]]
     finished = ids[-1] == word_map["<end>"]
@@ -172,6 +183,7 @@ def _hypothesis(path, log_prob, word_map, length_power):
     )
 
 
+# chapters/beam_search.md: Reading the captions off
 @torch.no_grad()
 def beam_search(decoder, cells, word_map, beam_size=5, max_length=50, length_power=0.7):
     """Caption images with cells (B, C, D); return for each its hypotheses, best first.

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/benchmark.md: edit that.
+# chapters/benchmark.md: A fair race
 """The textbook's form of training and captioning, raced against ours."""
 
 import gc
@@ -17,6 +18,7 @@ from satlib.encoder import pooling_matrix
 from satlib.training import caption_loss, clip_gradient
 
 
+# chapters/benchmark.md: An example of any size
 @dataclass(frozen=True)
 class Sizes:
     """The sizes of an example; the textbook's by default."""
@@ -33,6 +35,7 @@ class Sizes:
     longest: int = 19
 
 
+# chapters/benchmark.md: An example of any size
 def example(sizes, seed=28):
     """Draw a decoder, cells (B, C, D), captions (k·B, L) and lengths (k·B,)."""
     torch.manual_seed(seed)
@@ -47,6 +50,7 @@ def example(sizes, seed=28):
     return decoder, cells, captions, lengths
 
 
+# chapters/benchmark.md: An example of any size
 def seconds(function):
     """Time one call of a function."""
     gc.collect()
@@ -67,6 +71,7 @@ def ratios(times, slow, fast):
     return median(found), min(found), max(found)
 
 
+# chapters/benchmark.md: A training step, saving by saving
 def adam(decoder):
     """Return the optimiser of the benchmark, the same for all forms."""
     return torch.optim.Adam(decoder.parameters(), lr=1e-4, fused=True)
@@ -81,6 +86,7 @@ def training_step(forward, optimizer, *batch):
     optimizer.step()
 
 
+# chapters/benchmark.md: A training step, saving by saving
 def partly_saving_forward(savings, decoder, cells, captions, lengths):
     """Compute `Decoder.forward` with some of its savings, for the benchmark only."""
     order, targets, batch_sizes = pack(captions, lengths)
@@ -119,6 +125,7 @@ def partly_saving_forward(savings, decoder, cells, captions, lengths):
     return Decoded(scores, targets, alphas, order)
 
 
+# chapters/benchmark.md: A training step, saving by saving
 SAVINGS = {
     "context as a product": 1,
     "keys once per image": 2,
@@ -140,6 +147,7 @@ def forms_of_forward(decoder, cells):
     }
 
 
+# chapters/benchmark.md: The arithmetic, and the limit
 def products(sizes, batch_sizes):
     """List the matrix products of a training step as (how many at once, r, s, t)."""
     n, k, p = sizes.images, sizes.per_image, sizes.side**2
@@ -160,6 +168,7 @@ def products(sizes, batch_sizes):
     return found
 
 
+# chapters/benchmark.md: The arithmetic, and the limit
 def operations(shapes):
     """Count the floating-point operations of products."""
     return sum(2 * prod(shape) for shape in shapes)
@@ -180,6 +189,7 @@ def only_products(shapes):
     return multiply
 
 
+# chapters/benchmark.md: A short race
 @torch.no_grad()
 def check_equal(forms, decoder, captions):
     """Raise AssertionError where the losses of forms differ."""
@@ -202,6 +212,7 @@ def training_times(sizes, repeats=5):
     return compare(steps | {"products alone": only_products(shapes)}, repeats)
 
 
+# chapters/benchmark.md: Captions: beam search for one image and for all
 @torch.no_grad()
 def textbook_search(decoder, regions, word_map, beam_size, max_length):
     """Caption one image with regions (P, D) by the textbook's beam search."""
@@ -229,6 +240,7 @@ def textbook_search(decoder, regions, word_map, beam_size, max_length):
     return ids[best][: len(ids[best]) - finished[best]]
 
 
+# chapters/benchmark.md: Captions: beam search for one image and for all
 def search_example(sizes):
     """Draw a decoder whose captions never end, cells (B, C, D), and a word map."""
     decoder, cells, *_ = example(sizes)
@@ -242,6 +254,7 @@ def search_example(sizes):
     return decoder.eval(), cells, word_map
 
 
+# chapters/benchmark.md: Captions: beam search for one image and for all
 def search_times(sizes, words=14, beam_size=5, repeats=5):
     """Time beam search of all images: the textbook's, ours, and greedy search."""
     decoder, cells, word_map = search_example(sizes)

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/decoder.md: edit that.
+# chapters/decoder.md: The decoder: from regions to words
 """The decoder: attention, gate and LSTM, one word at a time, for a whole batch."""
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from satlib.lstm import LSTMCell
 from satlib.recurrence import SharedContext, SharedLinear, SharedScores
 
 
+# chapters/decoder.md: One step, as the textbook writes it
 def textbook_step(decoder, regions, words, hidden, cell_state):
     """One step of equation (decoder-step), literally (Xu et al. 2015, section 3.1.2).
 
@@ -30,6 +32,7 @@ def textbook_step(decoder, regions, words, hidden, cell_state):
     return hidden, cell_state, alpha
 
 
+# chapters/decoder.md: Captions of different lengths in one batch
 class Packed(NamedTuple):
     """The words of a batch of captions, step by step, the longest caption first."""
 
@@ -46,6 +49,7 @@ def pack(captions, lengths):
     return Packed(order, targets.data, targets.batch_sizes.tolist())
 
 
+# chapters/decoder.md: Captions of different lengths in one batch
 class Decoded(NamedTuple):
     """What the decoder gives for a batch of captions with W words to predict in all."""
 
@@ -55,6 +59,7 @@ class Decoded(NamedTuple):
     order: torch.Tensor  # (k·B,), the captions' numbers, longest first
 
 
+# chapters/decoder.md: Captions of different lengths in one batch
 def textbook_forward(decoder, regions, captions, lengths):
     """Compute `Decoder.forward` by the textbook's literal loop; regions (B, P, D).
 
@@ -75,6 +80,7 @@ def textbook_forward(decoder, regions, captions, lengths):
     return Decoded(torch.cat(scores), targets, alphas, order)
 
 
+# chapters/decoder.md: What need not be repeated
 @dataclass
 class Memory:
     """What all steps share, for a batch of images."""
@@ -86,6 +92,7 @@ class Memory:
     word_weight: torch.Tensor  # (4H, E), the word's half of the LSTM's input weights
 
 
+# chapters/decoder.md: What need not be repeated
 class DecoderCell(nn.Module):
     """The decoder's layers and one step of it, for several states of each image."""
 
@@ -134,6 +141,7 @@ class DecoderCell(nn.Module):
         return hidden, cell_state, alpha, gate
 
 
+# chapters/decoder.md: What need not be repeated
 def visits(lengths):
     """Number the W words as the loop meets them, (T, k·B); W where a caption has ended.
 
@@ -145,6 +153,7 @@ def visits(lengths):
     return met.masked_fill(~left, left.sum())
 
 
+# chapters/decoder.md: What need not be repeated
 class Decoder(DecoderCell):
     """Attention, gate and LSTM over whole captions (Xu et al. 2015).
 

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/figures.md: edit that.
+# chapters/figures.md: Appendix: the drawing parts
 """The drawing parts of the book: heat maps over pictures, panels, a linked slider."""
 
 import io
@@ -11,6 +12,7 @@ from PIL import Image
 COLOURS = ("inferno", "viridis", "cividis")  # maps that colour-blind readers can read
 
 
+# chapters/figures.md: A heat map over a picture
 def stretch(alpha, size, smooth=True):
     """Stretch a map (rows, columns) to `size` = (width, height).
 
@@ -43,6 +45,7 @@ def as_picture(image):
     return image.convert("RGB")
 
 
+# chapters/figures.md: Panels
 def heat_map(image, alpha, ax=None, title="", opacity=0.6, scale=None):
     """Draw a picture and the map `alpha` over it into axes `ax`; return the axes."""
     ax = ax or plt.subplots(figsize=(3, 3), layout="constrained")[1]
@@ -53,6 +56,7 @@ def heat_map(image, alpha, ax=None, title="", opacity=0.6, scale=None):
     return ax
 
 
+# chapters/figures.md: Panels
 def panels(images, titles=None, alphas=None, columns=6, width=1.8, scale=None):
     """Draw pictures in rows of `columns`, each `width` inches wide; return the figure.
 
@@ -78,6 +82,7 @@ def panels(images, titles=None, alphas=None, columns=6, width=1.8, scale=None):
     return figure
 
 
+# chapters/figures.md: Stepping through a stack of pictures
 class Stepper(ipywidgets.VBox):
     """Buttons, a slider and Play, linked in the browser to a stack of pictures.
 
@@ -120,6 +125,7 @@ class Stepper(ipywidgets.VBox):
             widget.value = jpeg(frame)
 
 
+# chapters/figures.md: Stepping through a stack of pictures
 def jpeg(frame, quality=80):
     """Return a picture as the bytes of a JPEG file."""
     file = io.BytesIO()
@@ -133,6 +139,7 @@ def _widget(frame):
     return picture
 
 
+# chapters/figures.md: Stepping through a stack of pictures
 def told_apart(labels):
     """Add a space of no width to a label for each time that it came before."""
     before = [labels[:n].count(label) for n, label in enumerate(labels)]
@@ -143,6 +150,7 @@ def _numbered(labels):
     return [(label, number) for number, label in enumerate(labels)]
 
 
+# chapters/figures.md: Stepping through a stack of pictures
 def rendered(figure):
     """Return a matplotlib figure as a PIL image, and close it."""
     file = io.BytesIO()

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/maps.md: edit that.
+# chapters/maps.md: Views of a caption: figure, stepper, film
 """Views of a caption: a figure with a map per word, a stepper, files to keep."""
 
 import base64
@@ -15,6 +16,7 @@ from satlib.figures import Stepper, jpeg, overlay, panels
 from satlib.photographs import load_photograph, replacing
 
 
+# chapters/maps.md: The photograph, as it was
 def as_shown(photograph, side=320):
     """Return a photograph (path, PIL image, array) in colour, `side` pixels long."""
     square = Image.fromarray(load_photograph(photograph, side).transpose(1, 2, 0))
@@ -33,6 +35,7 @@ def _proportions(photograph):
     return photograph.size[::-1] if turned else photograph.size
 
 
+# chapters/maps.md: A figure: one panel per word
 def attention_figure(caption, image, columns=5):
     """Draw a photograph, and over it the map of each word of its `Caption`.
 
@@ -46,6 +49,7 @@ def attention_figure(caption, image, columns=5):
     return panels(pictures, ["", *titles], [None, *caption.alphas], columns, width=1.5)
 
 
+# chapters/maps.md: What goes with a word
 def seen_so_far(alphas):
     """Return for each of T words the share of regions with 9/10 of all attention."""
     sums = np.cumsum(alphas.reshape(len(alphas), -1), axis=0)
@@ -72,6 +76,7 @@ def word_details(caption):
     ]
 
 
+# chapters/maps.md: One picture, one caption
 class WordView(ipywidgets.VBox):
     """The words of a `Caption` of a photograph, each with its map and its details."""
 
@@ -115,6 +120,7 @@ class WordView(ipywidgets.VBox):
         self.stepper.redraw(self.frames())
 
 
+# chapters/maps.md: To keep
 def save(caption, image, path):
     """Keep the maps of a `Caption` as a file: .png, .svg, .pdf, .gif or .html.
 
@@ -135,6 +141,7 @@ def save(caption, image, path):
             figure.savefig(partial, format=path.suffix[1:], dpi=200)
 
 
+# chapters/maps.md: To keep
 def film(caption, image):
     """Draw the photograph and each word's map, with the word beneath: PIL images."""
     pictures = WordView(caption, image).frames()
@@ -147,6 +154,7 @@ def film(caption, image):
     return frames
 
 
+# chapters/maps.md: To keep
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
 <style>body {{ font: 1.1em sans-serif; max-width: 30em; margin: auto; padding: 1em }}
@@ -166,6 +174,7 @@ word.max = frames.length - 1; word.oninput = show; show();
 """
 
 
+# chapters/maps.md: To keep
 def page(caption, image):
     """Return an HTML page with a slider over the words, which needs nothing else."""
     pictures = WordView(caption, image).frames()

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/recurrence.md: edit that.
+# chapters/recurrence.md: What all steps share
 """Operations whose operands all steps of a recurrence share, with one gradient each."""
 
 from itertools import groupby
@@ -10,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 
+# chapters/recurrence.md: The gradient of a shared weight
 class Shared:
     """Tensors that many steps use. Their gradients are computed once, after the steps.
 
@@ -56,6 +58,7 @@ class _HandOn(torch.autograd.Function):
         return None, None, *ctx.gradients(ctx.notes, *ctx.saved_tensors)
 
 
+# chapters/recurrence.md: The gradient of a shared weight
 FEW = 64  # rows for which a product with a large matrix is faster transposed
 
 
@@ -94,6 +97,7 @@ class _LinearStep(torch.autograd.Function):
         return of_x, *[None] * (len(ctx.needs_input_grad) - 1)
 
 
+# chapters/recurrence.md: Rows that ask about the same image
 CHUNK = 600_000  # numbers that a core's cache holds at once
 
 
@@ -126,6 +130,7 @@ def runs(counts, numbers=0):
                 yield Run(images, rows, (n, count))
 
 
+# chapters/recurrence.md: The context, without copies of the cells
 class SharedContext(Shared):
     """Weighted sums of the cells (B, C, D) of images."""
 
@@ -172,6 +177,7 @@ def _plain_context(weights, cells):
     return (weights.unsqueeze(1) @ cells).squeeze(1)
 
 
+# chapters/recurrence.md: The context, without copies of the cells
 def plainly(formula, x, counts, shared, *others):
     """Apply a formula to rows x (R, …) with a copy of each row's part of `shared`."""
     image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
@@ -185,6 +191,7 @@ def plainly(formula, x, counts, shared, *others):
         return checkpoint(of_rows, *rows, use_reentrant=False, preserve_rng_state=False)
 
 
+# chapters/recurrence.md: The scores, without writing them out
 def by_image(counts, *rows):
     """Bring rows that stand step by step together by image.
 
@@ -223,6 +230,7 @@ class SharedScores(Shared):
         return of_keys, of_v
 
 
+# chapters/recurrence.md: The scores, without writing them out
 def _plain_scores(query, keys, v):
     return torch.relu(keys + query.unsqueeze(1)) @ v
 

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/site.md: edit that.
+# chapters/site.md: The site: pages that work without a network
 """The site without a network: the scripts of widgets and formulas, from npm."""
 
 import os
@@ -13,6 +14,7 @@ WANTED = {  # what the site takes of them
 }
 
 
+# chapters/site.md: The scripts
 def fetch_scripts(folder):
     """Put the scripts into a folder, from npm, unless they are there; return it.
 
@@ -37,6 +39,7 @@ def fetch_scripts(folder):
     return folder
 
 
+# chapters/site.md: The scripts
 def _take(source, patterns, target):
     for pattern in patterns:
         found = list(source.glob(pattern))
@@ -48,6 +51,7 @@ def _take(source, patterns, target):
             shutil.copyfile(path, place)
 
 
+# chapters/site.md: The scripts
 def setup(app):
     """Add the book's own script, and where BOOK_SCRIPTS=npm, all others from npm."""
     app.connect("config-inited", _use_scripts, priority=1)

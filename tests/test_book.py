@@ -6,6 +6,7 @@ import re
 import jupytext
 import nbformat
 import pytest
+import yaml
 
 from satlib.tangle import ROOT
 
@@ -102,9 +103,42 @@ def test_too_long_sees_a_long_cell():
     assert list(too_long(["class A:\n" + "  x\n" * 50])) == [("class A:", 51)]
 
 
+def parts():
+    """List the parts of the table of contents: (caption, numbered or not, pages)."""
+    return [
+        (
+            part["caption"],
+            part.get("numbered", False),
+            [page["file"].removeprefix("chapters/") for page in part["chapters"]],
+        )
+        for part in yaml.safe_load(text_of("_toc.yml"))["parts"]
+    ]
+
+
+PAGES = [page for _, _, pages in parts() for page in pages]
+COURSE = [page for _, numbered, pages in parts() if numbered for page in pages]
+BACK = parts()[-1][2]  # glossary, names, bibliography
+
+
 def test_every_page_is_in_the_table_of_contents():
-    pages = re.findall(r"(?:root|file): chapters/(\w+)", text_of("_toc.yml"))
-    assert sorted(pages) == sorted(CHAPTERS)
+    assert sorted([*PAGES, "index"]) == sorted(CHAPTERS)
+
+
+def test_the_course_comes_first_and_alone_has_numbers():
+    assert COURSE == PAGES[: len(COURSE)]
+    assert COURSE[0] == "encoder" and COURSE[-1] == "card"
+
+
+def test_the_address_of_a_page_that_moved_leads_to_one_that_is_there():
+    config = yaml.safe_load(text_of("_config.yml"))["sphinx"]
+    assert "sphinx_reredirects" in config["extra_extensions"]
+    moved = {
+        page.removeprefix("chapters/"): target.removesuffix(".html")
+        for page, target in config["config"]["redirects"].items()
+    }
+    assert {"captions", "features", "session", "shared", "views"} <= moved.keys()
+    assert moved.keys() & {*PAGES} == set()
+    assert set(moved.values()) <= {*PAGES}
 
 
 def test_the_training_notebook_is_there():

@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/ablation.md: edit that.
-# chapters/ablation.md: What each part is worth
+# chapters/ablation.md: Ablation: what each part is worth
 """What each part of the photographs' recipe adds: short runs, one part at a time."""
 
 import argparse

@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/backbone.md: edit that.
-# chapters/backbone.md: The backbone: a network that has seen a million photographs
+# chapters/backbone.md: Backbone: a network that has seen a million photographs
 """Backbones: networks trained on ImageNet, up to their last grid, standing still."""
 
 import difflib

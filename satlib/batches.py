@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/batches.md: edit that.
-# chapters/batches.md: Features: looking once, and mini-batches
+# chapters/batches.md: Batches: looking once, and many captions at a time
 """Mini-batches of images or cached cells with their captions; the feature cache."""
 
 import contextlib

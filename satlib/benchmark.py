@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/benchmark.md: edit that.
-# chapters/benchmark.md: A fair race
+# chapters/benchmark.md: Benchmark: a fair race
 """The textbook's form of training and captioning, raced against ours."""
 
 import gc

@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/bleu.md: edit that.
-# chapters/bleu.md: Scoring captions: BLEU, CIDEr-D, ROUGE-L
+# chapters/bleu.md: BLEU: how good is a caption?
 """Scores for captions: BLEU from its formula, CIDEr-D and ROUGE-L.
 
 A caption is a list of words. `references` holds, for each picture, the list of the

@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/caption_files.md: edit that.
-# chapters/caption_files.md: Captions: five kinds of file, one map
+# chapters/caption_files.md: Caption files: five kinds of file, one map
 """Caption files of five formats, and lists of splits, read as UTF-8 text."""
 
 import csv

@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/captioner.md: edit that.
-# chapters/captioner.md: The captioner: a photograph in, a caption out
+# chapters/captioner.md: Captioner: a photograph in, a caption out
 """Caption photographs with a trained model: `load_captioner`, `Captioner`."""
 
 from dataclasses import dataclass, field, fields

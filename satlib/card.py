@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/card.md: edit that.
-# chapters/card.md: The card of the captioner that ships
+# chapters/card.md: Card: the captioner that ships
 """The captioner that ships: its file, its card, and its scores on Flickr8k."""
 
 import argparse

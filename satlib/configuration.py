@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/configuration.md: edit that.
-# chapters/configuration.md: A run: its choices, its folder, its checkpoints
+# chapters/configuration.md: Configuration: a run's choices, and its folder
 """A training run's choices, folders and checkpoints."""
 
 import difflib

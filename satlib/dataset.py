@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/dataset.md: edit that.
-# chapters/dataset.md: The dataset: from words and pictures to numbers
+# chapters/dataset.md: Dataset: from words and pictures to numbers
 """Captions and photographs in, the files that training reads out."""
 
 import hashlib

@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/decoder.md: edit that.
-# chapters/decoder.md: The decoder: from regions to words
+# chapters/decoder.md: Decoder: from regions to words
 """The decoder: attention, gate and LSTM, one word at a time, for a whole batch."""
 
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/encoder.md: edit that.
-# chapters/encoder.md: The encoder: from a photograph to region vectors
+# chapters/encoder.md: Encoder: from a photograph to region vectors
 """The encoder: photographs to a grid of vectors, by a network trained on ImageNet."""
 
 import hashlib

@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/explorer.md: edit that.
-# chapters/explorer.md: The explorer: see where it looks
+# chapters/explorer.md: Explorer: see where it looks
 """The explorer: choose a picture, a word, a model, and see where it looks."""
 
 import base64
@@ -110,7 +110,7 @@ class Explorer:
                 self.controls.refuse(file["name"])
 
     def save(self, path):
-        """Keep the maps of the chosen picture as a file, as `views.save` does."""
+        """Keep the maps of the chosen picture as a file, as `maps.save` does."""
         chosen = self.choice.index
         save(self.views[chosen][0].caption, self.images[chosen], path)
 

@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/figures.md: edit that.
-# chapters/figures.md: Appendix: the drawing parts
+# chapters/figures.md: Figures: the drawing parts
 """The drawing parts of the book: heat maps over pictures, panels, a linked slider."""
 
 import io

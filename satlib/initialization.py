@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/initialization.md: edit that.
-# chapters/initialization.md: Initial weights: where training starts
+# chapters/initialization.md: Initialization: where training starts
 """The initial weights of the decoder: uniform within ±0.1, biases zero."""
 
 from torch import nn

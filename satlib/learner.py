@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/learner.md: edit that.
-# chapters/learner.md: A session: the model in training
+# chapters/learner.md: Learner: a model in training
 """A model in training: weights, optimisers, history and random state."""
 
 from dataclasses import asdict

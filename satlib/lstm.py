@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/lstm.md: edit that.
-# chapters/lstm.md: The LSTM: a memory for the sentence
+# chapters/lstm.md: LSTM: a memory for the sentence
 """The LSTM cell by hand: a memory that gates open and close."""
 
 import torch

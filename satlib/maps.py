@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/maps.md: edit that.
-# chapters/maps.md: Views of a caption: figure, stepper, film
+# chapters/maps.md: Maps: a caption as figure, stepper, film
 """Views of a caption: a figure with a map per word, a stepper, files to keep."""
 
 import base64

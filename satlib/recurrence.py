@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/recurrence.md: edit that.
-# chapters/recurrence.md: What all steps share
+# chapters/recurrence.md: Recurrence: what all steps share
 """Operations whose operands all steps of a recurrence share, with one gradient each."""
 
 from itertools import groupby

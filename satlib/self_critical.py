@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/self_critical.md: edit that.
-# chapters/self_critical.md: Self-critical training: learning from the score
+# chapters/self_critical.md: Self-critical: learning from the score
 """Self-critical training: the model's own captions, weighed by their CIDEr-D."""
 
 from collections import Counter

@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/site.md: edit that.
-# chapters/site.md: The site: pages that work without a network
+# chapters/site.md: Site: pages that work without a network
 """The site without a network: the scripts of widgets and formulas, from npm."""
 
 import os

@@ -125,8 +125,32 @@ def test_every_page_is_in_the_table_of_contents():
 
 
 def test_the_course_comes_first_and_alone_has_numbers():
-    assert COURSE == PAGES[: len(COURSE)]
+    assert PAGES[: len(COURSE)] == COURSE
     assert COURSE[0] == "encoder" and COURSE[-1] == "card"
+
+
+@pytest.mark.parametrize("name", sorted({*PAGES} - {*BACK}))
+def test_a_title_begins_with_the_name_of_the_module(name):
+    title = cells_of(CHAPTERS[name])[0][1].splitlines()[0].removeprefix("# ")
+    word, colon, rest = title.partition(": ")
+    assert re.sub("[ -]", "_", word).lower() == name and rest, title
+
+
+def needs(text):
+    """List the pages that a chapter needs: the links in "**You need** …" up to "."."""
+    paragraph = re.search(r"^\*\*You need\*\*.*?(?=\n\n)", text, re.M | re.S)
+    needed = re.split(r"\.(?=\s)", paragraph[0] + "\n")[0] if paragraph else ""
+    return re.findall(r"\]\((\w+)\.md", needed)
+
+
+def test_needs():
+    text = "**You need** [a](aa.md) and\n[b](bb.md). Also [c](cc.md).\n\n[d](dd.md)."
+    assert needs(text) == ["aa", "bb"] and needs("[a](aa.md)\n\n") == []
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_a_chapter_of_the_course_needs_only_what_comes_before_it(name):
+    assert {*needs(TEXTS[name])} <= {*COURSE[: COURSE.index(name)]}
 
 
 def test_the_address_of_a_page_that_moved_leads_to_one_that_is_there():

@@ -170,16 +170,9 @@ def main(arguments=None):
             path.unlink()
             print(f"{name} removed: no chapter writes it")
         else:
-            _replace(path, text)
+            path.write_text(text, encoding="utf-8")
             print(f"{name} written")
     return int(check and len(stale) > 0)
-
-
-# chapters/tangle.md: Writing the modules
-def _replace(path, text):
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 # chapters/tangle.md: No stale page

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import jupytext
 import nbformat
@@ -134,6 +136,27 @@ def test_a_title_begins_with_the_name_of_the_module(name):
     title = cells_of(CHAPTERS[name])[0][1].splitlines()[0].removeprefix("# ")
     word, colon, rest = title.partition(": ")
     assert re.sub("[ -]", "_", word).lower() == name and rest, title
+
+
+def test_a_page_says_which_module_it_writes(tmp_path):
+    for page in ("index", "chapters/decoder", "chapters/other"):
+        path = tmp_path / f"{page}.md"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("---\norphan: true\n---\n# A title\n\nText.\n\n## More\n")
+    build = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-qWCb",
+        "text",
+        tmp_path,
+        tmp_path / "out",
+    ]
+    subprocess.run([*build, "-Dextensions=myst_parser,satlib.site"], check=True)
+    line = 'This page writes "satlib/decoder.py"'
+    pages = {path.stem: path.read_text() for path in tmp_path.glob("out/**/*.txt")}
+    assert re.findall(r".+", pages["decoder"])[2:5] == [line, "Text.", "More"]
+    assert "writes" not in pages["index"] + pages["other"]
 
 
 def needs(text):

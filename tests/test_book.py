@@ -159,6 +159,15 @@ def test_a_page_says_which_module_it_writes(tmp_path):
     assert "writes" not in pages["index"] + pages["other"]
 
 
+def test_the_map_of_the_book_has_every_page_under_its_title_and_number():
+    row = re.compile(r"^(\d+\.|-) \[(.+)\]\((\w+)\.md\)$", re.MULTILINE)
+    rows = row.findall(TEXTS["index"])
+    assert sorted(page for _, _, page in rows) == sorted(PAGES)
+    for mark, title, page in rows:
+        assert f"\n# {title}\n" in "\n" + TEXTS[page]
+        assert mark == (f"{COURSE.index(page) + 1}." if page in COURSE else "-")
+
+
 def needs(text):
     """List the pages that a chapter needs: the links in "**You need** …" up to "."."""
     paragraph = re.search(r"^\*\*You need\*\*.*?(?=\n\n)", text, re.M | re.S)

@@ -1,5 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/batches.md: edit that.
-# chapters/batches.md: Batches: looking once, and many captions at a time
+# chapters/batches.md: Batches: a few images at a time, and each looked at once
 """Mini-batches of images or cached cells with their captions; the feature cache."""
 
 import contextlib

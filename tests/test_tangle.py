@@ -286,6 +286,10 @@ def test_a_change_in_the_library_changes_the_fingerprint(project):
     project.chapter("eyes", cell("# satlib/eyes.py\nA = 1"))
     project.main()
     before = project.names["fingerprint"]()
+    project.chapter("eyes", "\n## Another heading\n", cell("# satlib/eyes.py\nA = 1"))
+    project.main()
+    assert "Another heading" in project.module("eyes").read_text()
+    assert project.names["fingerprint"]() == before
     project.chapter("eyes", cell("# satlib/eyes.py\nA = 2"))
     assert project.names["fingerprint"]() == before
     project.main()

@@ -11,7 +11,7 @@ _HOMES = {
     "build_encoder": "encoder",
     "create_input_files": "dataset",
     "load_captioner": "captioner",
-    "attention_figure": "explorer",
+    "attention_figure": "maps",
     "explore": "explorer",
 }
 __all__ = ["__version__", *_HOMES]

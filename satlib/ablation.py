@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/ablation.md: edit that.
+# chapters/ablation.md: Ablation: what each part is worth
 """What each part of the photographs' recipe adds: short runs, one part at a time."""
 
 import argparse
@@ -18,6 +19,7 @@ COMMAND = "python -m satlib.ablation"
 RECIPE = SHIPPED.with_name("flickr8k.yaml")
 
 
+# chapters/ablation.md: The ways to train
 SHORT = {"max_images": 2000, "concept_epochs": 4, "epochs": 3}
 NO_REWARD = {"self_critical_epochs": 0}
 NO_MIRROR = NO_REWARD | {"augment": False}
@@ -41,6 +43,7 @@ def configure(folder, name, seed):
     return Config(**chosen, seed=seed)
 
 
+# chapters/ablation.md: The ways to train
 def train_and_grade(config, splits):
     """Train with a configuration, or go on; return the scores on the development set.
 
@@ -55,6 +58,7 @@ def train_and_grade(config, splits):
     return grade(references, [caption.words for caption in captions], training)
 
 
+# chapters/ablation.md: The ways to train
 def grade_steps(folder):
     """Train and grade all steps; return for each name its scores, one for each seed."""
     splits = read_flickr8k(folder)
@@ -81,5 +85,6 @@ def main(arguments=None):
     keep_results("ablation", COMMAND, SEEDS, steps=grade_steps(folder))
 
 
+# chapters/ablation.md: The ways to train
 if __name__ == "__main__":
     main()

@@ -1,10 +1,12 @@
 # Written by `python -m satlib.tangle` from chapters/attention.md: edit that.
+# chapters/attention.md: Attention: where to look
 """Additive attention: weigh the regions of a picture, then mix them into one vector."""
 
 import torch
 from torch import nn
 
 
+# chapters/attention.md: The class
 class Attention(nn.Module):
     """Weigh the regions of a picture by a hidden state (Bahdanau et al., 2015, A.1.2).
 

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/backbone.md: edit that.
+# chapters/backbone.md: Backbone: a network that has seen a million photographs
 """Backbones: networks trained on ImageNet, up to their last grid, standing still."""
 
 import difflib
@@ -11,6 +12,7 @@ from torch import nn
 from torchvision.models import EfficientNet_B4_Weights, efficientnet_b4
 
 
+# chapters/backbone.md: A network that has seen a million photographs
 def lite0_backbone(pretrained=True, output_stride=32):
     """Build EfficientNet-Lite0 with its classifier of 1,000 ImageNet classes.
 
@@ -34,6 +36,7 @@ def _layout(tensors):
     return [(name.split(".")[-1], tuple(t.shape)) for name, t in tensors.items()]
 
 
+# chapters/backbone.md: Folding it away
 @torch.no_grad()
 def fold_batch_norm(module):
     """Merge each batch normalisation into the convolution registered just before it.
@@ -56,6 +59,7 @@ def fold_batch_norm(module):
     return module
 
 
+# chapters/backbone.md: A network that stands still
 class Backbone(nn.Module):
     """A network that starts frozen and stays in eval mode: no statistics move."""
 
@@ -82,6 +86,7 @@ class Backbone(nn.Module):
         return self
 
 
+# chapters/backbone.md: The large network, and others
 def other_backbone(name, pretrained=True):
     """Build torchvision's efficientnet_b4, or a network of timm, up to its last grid.
 

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/batches.md: edit that.
+# chapters/batches.md: Batches: a few images at a time, and each looked at once
 """Mini-batches of images or cached cells with their captions; the feature cache."""
 
 import contextlib
@@ -16,6 +17,7 @@ from satlib.dataset import file_path, read_file
 from satlib.photographs import make_room, progress
 
 
+# chapters/batches.md: One image and its captions
 class CaptionDataset(Dataset):
     """One split ("TRAIN", "VAL" or "TEST") of the data files `base` in `output`.
 
@@ -54,6 +56,7 @@ class CaptionDataset(Dataset):
         return self.__dict__ | {"_file": None, "_process": None}
 
 
+# chapters/batches.md: Mini-batches
 def collate(items):
     """Stack items into images (B, …), captions (k·B, L) and lengths (k·B,)."""
     images, captions, lengths = default_collate(items)
@@ -77,11 +80,13 @@ def batches(dataset, batch_size, seed=None, workers=0):
     )
 
 
+# chapters/batches.md: The same picture from the other side
 def augmentation():
     """Return a random change of images uint8 (3, S, S): half of them are mirrored."""
     return v2.RandomHorizontalFlip()
 
 
+# chapters/batches.md: The feature cache
 def cache_key(encoder, images):
     """Return a digest of the encoder and of the contents of the file `images`."""
     with h5py.File(images) as file:
@@ -97,6 +102,7 @@ def is_cached(encoder, images, features):
         return file.attrs["key"] == cache_key(encoder, images)
 
 
+# chapters/batches.md: The feature cache
 @torch.inference_mode()
 def cache_features(encoder, images, features, batch_size=32):
     """Write the cells of all images of the HDF5 file `images` to the file `features`.
@@ -124,6 +130,7 @@ def cache_features(encoder, images, features, batch_size=32):
     return features
 
 
+# chapters/batches.md: The feature cache
 def _open_partial(path, key, encoder, pictures):
     with contextlib.suppress(OSError):  # none there, or killed while it was laid out
         file = h5py.File(path, "r+")

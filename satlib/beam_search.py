@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/beam_search.md: edit that.
+# chapters/beam_search.md: Beam search: choosing the words
 """Greedy and beam search for a batch of images, with each word's attention map."""
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 RIVALS = 4
 
 
+# chapters/beam_search.md: What may be said
 def speakable(scores, word_map, first):
     """Turn word scores (…, V) into log-probabilities of the words that may be said.
 
@@ -22,6 +24,7 @@ def speakable(scores, word_map, first):
     return scores.log_softmax(dim=-1)
 
 
+# chapters/beam_search.md: Greedy search
 @torch.no_grad()
 def speak(decoder, cells, word_map, choose, count=1, max_length=50):
     """Write `count` captions for each image with cells (B, C, D), word by word.
@@ -47,6 +50,7 @@ def speak(decoder, cells, word_map, choose, count=1, max_length=50):
     return rows
 
 
+# chapters/beam_search.md: Greedy search
 def greedy_search(decoder, cells, word_map, max_length=50):
     """Caption images with cells (B, C, D); return a list of word ids for each.
 
@@ -59,6 +63,7 @@ def greedy_search(decoder, cells, word_map, max_length=50):
     return [[i for i in row if i not in silent] for row in rows.tolist()]
 
 
+# chapters/beam_search.md: Beam search
 class Step(NamedTuple):
     """One step of a beam search: the K survivors for each of B images."""
 
@@ -75,6 +80,7 @@ class Step(NamedTuple):
         return Step(*(field[image, beam] for field in self))
 
 
+# chapters/beam_search.md: Beam search
 def survivors(totals, log_probs, beam_size):
     """Choose the best continuations of k beams with log-probabilities `totals` (B, k).
 
@@ -87,6 +93,7 @@ def survivors(totals, log_probs, beam_size):
     return best.values, best.indices // places, best.indices % places
 
 
+# chapters/beam_search.md: Beam search
 def spread(rows, live, fill):
     """Put rows (R, …) in the places of the live beams of (B, k), `fill` elsewhere."""
     beams = rows.new_full((*live.shape, *rows.shape[1:]), fill)
@@ -106,6 +113,7 @@ def proposals(log_probs, live, count, pad):
     return spread(top.indices, live, pad), values
 
 
+# chapters/beam_search.md: Beam search
 def search(decoder, cells, word_map, beam_size, max_length):
     """Search for captions of images with cells (B, C, D), with `beam_size` = K beams.
 
@@ -136,11 +144,13 @@ def search(decoder, cells, word_map, beam_size, max_length):
     return steps, totals
 
 
+# chapters/beam_search.md: Beam search
 def _follow(tensor, parents):
     images = torch.arange(len(parents), device=parents.device).unsqueeze(1)
     return tensor[images, parents]
 
 
+# chapters/beam_search.md: Reading the captions off
 def trace(steps):
     """Follow the final beams back to `<start>`; return a `Step` of (B, K, T, …)."""
     last = steps[-1].parents
@@ -152,6 +162,7 @@ def trace(steps):
     return Step(*(torch.stack(fields, dim=2) for fields in zip(*path, strict=True)))
 
 
+# chapters/beam_search.md: Reading the captions off
 @dataclass
 class Hypothesis:
     """A caption that a beam search found. T counts its words, without `<end>`."""
@@ -166,6 +177,7 @@ class Hypothesis:
     gates: list  # T, the gate's mean at each word
 
 
+# chapters/beam_search.md: Reading the captions off
 def _hypothesis(path, log_prob, word_map, length_power):
     ids = [word for word in path.words.tolist() if word != word_map["<pad>"]]
     finished = ids[-1] == word_map["<end>"]
@@ -188,6 +200,7 @@ def _hypothesis(path, log_prob, word_map, length_power):
     )
 
 
+# chapters/beam_search.md: Reading the captions off
 @torch.no_grad()
 def beam_search(decoder, cells, word_map, beam_size=5, max_length=50, length_power=0.7):
     """Caption images with cells (B, C, D); return for each its hypotheses, best first.

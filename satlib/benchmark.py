@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/benchmark.md: edit that.
+# chapters/benchmark.md: Benchmark: a fair race
 """The textbook's form of training and captioning, raced against ours."""
 
 import gc
@@ -18,6 +19,7 @@ from satlib.recurrence import FastDecoder, SharedLinear, SharedScores
 from satlib.training import caption_loss, clip_gradient
 
 
+# chapters/benchmark.md: An example of any size
 @dataclass(frozen=True)
 class Sizes:
     """The sizes of an example; the textbook's by default."""
@@ -34,6 +36,7 @@ class Sizes:
     longest: int = 19
 
 
+# chapters/benchmark.md: An example of any size
 def example(sizes, seed=28):
     """Draw a decoder, cells (B, C, D), captions (k·B, L) and lengths (k·B,)."""
     torch.manual_seed(seed)
@@ -48,6 +51,7 @@ def example(sizes, seed=28):
     return decoder, cells, captions, lengths
 
 
+# chapters/benchmark.md: An example of any size
 def seconds(function):
     """Time one call of a function."""
     gc.collect()
@@ -68,6 +72,7 @@ def ratios(times, slow, fast):
     return median(found), min(found), max(found)
 
 
+# chapters/benchmark.md: A training step, saving by saving
 def adam(decoder):
     """Return the optimiser of the benchmark, the same for all forms."""
     return torch.optim.Adam(decoder.parameters(), lr=1e-4, fused=True)
@@ -82,6 +87,7 @@ def training_step(forward, optimizer, *batch):
     optimizer.step()
 
 
+# chapters/benchmark.md: A training step, saving by saving
 class KeysEachStep(Decoder):
     """The decoder without a memory of its keys: the textbook's, context as product."""
 
@@ -121,6 +127,7 @@ def with_layers_of(decoder, form):
     return other
 
 
+# chapters/benchmark.md: A training step, saving by saving
 FORMS = {
     "context as a product": KeysEachStep,
     "keys once per image": Decoder,
@@ -146,9 +153,11 @@ def forms_of_forward(decoder, cells):
     }
 
 
+# chapters/benchmark.md: A training step, saving by saving
 BOOK = Sizes(8, 5, 14, 1280, 128, 128, 256, vocab_size=60)
 
 
+# chapters/benchmark.md: The arithmetic, and the limit
 def products(sizes, batch_sizes):
     """List the matrix products of a training step as (how many at once, r, s, t)."""
     n, k, p = sizes.images, sizes.per_image, sizes.side**2
@@ -168,6 +177,7 @@ def products(sizes, batch_sizes):
     return found
 
 
+# chapters/benchmark.md: The arithmetic, and the limit
 def operations(shapes):
     """Count the floating-point operations of products."""
     return sum(2 * prod(shape) for shape in shapes)
@@ -188,6 +198,7 @@ def only_products(shapes):
     return multiply
 
 
+# chapters/benchmark.md: The race
 @torch.no_grad()
 def check_equal(forms, decoder, captions):
     """Raise AssertionError where the losses of forms differ."""
@@ -210,6 +221,7 @@ def training_times(sizes, repeats=5):
     return compare(steps | {"products alone": only_products(shapes)}, repeats)
 
 
+# chapters/benchmark.md: The race
 def twenty_steps(make, operands, width):
     """Make an operation, take twenty steps of 32 rows with it, and all gradients."""
     operation = make()
@@ -242,6 +254,7 @@ def operation_times(repeats=5):
     }
 
 
+# chapters/benchmark.md: Captions: beam search for one image and for all
 @torch.no_grad()
 def textbook_search(decoder, regions, word_map, beam_size, max_length):
     """Caption one image with regions (P, D) by the textbook's beam search."""
@@ -269,6 +282,7 @@ def textbook_search(decoder, regions, word_map, beam_size, max_length):
     return ids[best][: len(ids[best]) - finished[best]]
 
 
+# chapters/benchmark.md: Captions: beam search for one image and for all
 def search_example(sizes):
     """Draw a decoder whose captions never end, cells (B, C, D), and a word map."""
     decoder, cells, *_ = example(sizes)
@@ -282,6 +296,7 @@ def search_example(sizes):
     return decoder.eval(), cells, word_map
 
 
+# chapters/benchmark.md: Captions: beam search for one image and for all
 def search_times(sizes, words=14, beam_size=5, repeats=5):
     """Time beam search of all images: the textbook's, ours, and greedy search.
 

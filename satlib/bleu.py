@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/bleu.md: edit that.
+# chapters/bleu.md: BLEU: how good is a caption?
 """Scores for captions: BLEU from its formula, CIDEr-D and ROUGE-L.
 
 A caption is a list of words. `references` holds, for each picture, the list of the
@@ -12,11 +13,13 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 
+# chapters/bleu.md: Counting n-grams
 def ngrams(words, n):
     """Count the runs of `n` neighbouring words; return a Counter of tuples."""
     return Counter(zip(*(words[i:] for i in range(n)), strict=False))
 
 
+# chapters/bleu.md: A word may be matched only as often as a person wrote it
 def clipped_counts(captions, words, n):
     """Return how many n-grams of `words` the references `captions` match, of how many.
 
@@ -30,6 +33,7 @@ def clipped_counts(captions, words, n):
     return (counts & most).total(), max(1, counts.total())
 
 
+# chapters/bleu.md: Precision over the whole corpus
 def check_pairs(references, hypotheses):
     """Raise ValueError or TypeError unless each hypothesis is words with references."""
     if len(references) != len(hypotheses):
@@ -46,6 +50,7 @@ def check_pairs(references, hypotheses):
             raise ValueError(f"image {i} (the first is 0) has no reference captions")
 
 
+# chapters/bleu.md: Precision over the whole corpus
 def precisions(references, hypotheses, max_n=4):
     """Return the corpus's clipped precisions of 1- to `max_n`-grams, each 0 to 1."""
     pairs = list(zip(references, hypotheses, strict=True))
@@ -57,6 +62,7 @@ def precisions(references, hypotheses, max_n=4):
     return result
 
 
+# chapters/bleu.md: Too short is punished
 def closest_length(captions, words):
     """Return the length of the reference closest to that of `words`, in words."""
     return min((abs(len(c) - len(words)), len(c)) for c in captions)[1]
@@ -70,6 +76,7 @@ def brevity_penalty(reference_length, length):
     return min(1.0, exp(1 - reference_length / length)) if length else 0.0
 
 
+# chapters/bleu.md: BLEU
 def corpus_bleu(references, hypotheses, max_n=4):
     """Return [BLEU-1, …, BLEU-`max_n`] of a corpus, each 0 to 1.
 
@@ -85,6 +92,7 @@ def corpus_bleu(references, hypotheses, max_n=4):
     return [penalty * prod(p[:n]) ** (1 / n) for n in range(1, max_n + 1)]
 
 
+# chapters/bleu.md: All scores at once
 def scores(references, hypotheses):
     """Score a corpus; return a dict of BLEU-1 to BLEU-4, CIDEr-D and ROUGE-L.
 

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/caption_files.md: edit that.
+# chapters/caption_files.md: Caption files: five kinds of file, one map
 """Caption files of five formats, and lists of splits, read as UTF-8 text."""
 
 import csv
@@ -13,6 +14,7 @@ from nltk.tokenize import RegexpTokenizer
 SPLITS = ("train", "val", "test")
 
 
+# chapters/caption_files.md: From a sentence to words
 _TOKENIZER = RegexpTokenizer(r"[\w']+")
 
 
@@ -21,6 +23,7 @@ def tokenize(caption):
     return _TOKENIZER.tokenize(caption.lower())
 
 
+# chapters/caption_files.md: The caption map
 @dataclass
 class Captions:
     """What a caption file holds, in the file's order.
@@ -35,6 +38,7 @@ class Captions:
     empty: int = 0
 
 
+# chapters/caption_files.md: The caption map
 def _collect(path, pairs, splits=None):
     result = Captions({}, splits)
     for name, sentence in pairs:
@@ -49,6 +53,7 @@ def _collect(path, pairs, splits=None):
     return result
 
 
+# chapters/caption_files.md: The caption map
 def _read_text(path):
     data = Path(path).read_bytes()
     try:
@@ -59,6 +64,7 @@ def _read_text(path):
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+# chapters/caption_files.md: Flickr8k: one caption a line
 _FLICKR_LINE = re.compile(r"^([^\t\n]+)#\d+\t(.*)$", re.MULTILINE)
 
 
@@ -72,6 +78,7 @@ def _flickr_pairs(path, text):
             raise ValueError(f"{path}, line {number}: {problem}")
 
 
+# chapters/caption_files.md: Tables: Kaggle's and yours
 def _table_rows(path, text, delimiter):
     options = {"delimiter": delimiter, "strict": True, "skipinitialspace": True}
     reader, start = csv.reader(io.StringIO(text), **options), 1
@@ -84,6 +91,7 @@ def _table_rows(path, text, delimiter):
         raise ValueError(f"{path}, line {start}: {error}, open quote?") from None
 
 
+# chapters/caption_files.md: Tables: Kaggle's and yours
 def _table_pairs(path, text):
     first = text.lstrip("\n").split("\n")[0]
     rows = list(_table_rows(path, text, "\t" if "\t" in first else ","))
@@ -97,6 +105,7 @@ def _table_pairs(path, text):
         yield row
 
 
+# chapters/caption_files.md: JSON: Karpathy's files and COCO's
 def _take(path, place, entry, *keys):
     try:
         return [entry[key] for key in keys]
@@ -115,6 +124,7 @@ def _coco_pairs(path, data):
         yield names[image], caption
 
 
+# chapters/caption_files.md: JSON: Karpathy's files and COCO's
 def _karpathy_pairs(path, data, splits):
     for i, image in enumerate(data["images"]):
         place = f"images[{i}]"
@@ -128,6 +138,7 @@ def _karpathy_pairs(path, data, splits):
             yield name, *_take(path, f"{place}.sentences[{k}]", sentence, "raw")
 
 
+# chapters/caption_files.md: JSON: Karpathy's files and COCO's
 def _read_json(path, text):
     try:
         data = json.loads(text)
@@ -141,6 +152,7 @@ def _read_json(path, text):
     return _collect(path, _karpathy_pairs(path, data, splits), splits)
 
 
+# chapters/caption_files.md: One door for all
 def read_captions(path):
     """Read a caption file of any of five formats, told apart by content.
 
@@ -156,12 +168,14 @@ def read_captions(path):
     return _collect(path, _table_pairs(path, text))
 
 
+# chapters/caption_files.md: Official lists
 def _list_split(path):
     pattern = r"(.*[\W_])?(train|dev|val|test)(images|idation)?\.txt"
     match = re.fullmatch(pattern, path.name.lower())
     return match and match[2].replace("dev", "val")
 
 
+# chapters/caption_files.md: Official lists
 def _check_splits(splits, source):
     if not splits or not set(splits) <= set(SPLITS):
         raise ValueError(f"{source}: found lists {[*splits]}, expected {SPLITS}")
@@ -175,6 +189,7 @@ def _check_splits(splits, source):
     return {split: list(splits.get(split, ())) for split in SPLITS}
 
 
+# chapters/caption_files.md: Official lists
 def read_splits(source):
     """Read official lists; return {"train": [file name, …], "val": […], "test": […]}.
 

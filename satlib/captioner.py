@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/captioner.md: edit that.
+# chapters/captioner.md: Captioner: a photograph in, a caption out
 """Caption photographs with a trained model: `load_captioner`, `Captioner`."""
 
 from dataclasses import dataclass, field, fields
@@ -18,6 +19,7 @@ from satlib.photographs import load_photograph, progress
 SHIPPED = Path(satlib.__file__).resolve().parent.parent / "data" / "captioner.pt"
 
 
+# chapters/captioner.md: What a caption brings along
 @dataclass
 class Caption:
     """What a captioner says of a photograph, in T words, and where it looked."""
@@ -35,6 +37,7 @@ class Caption:
         return " ".join(self.words)
 
 
+# chapters/captioner.md: What a caption brings along
 def caption_from(hypotheses, words):
     """Make a `Caption` of an image's hypotheses, best first; `words` names ids."""
     captions = []
@@ -55,6 +58,7 @@ def caption_from(hypotheses, words):
     return captions[0]
 
 
+# chapters/captioner.md: Captioning a list of photographs
 class Captioner:
     """A trained model that captions photographs."""
 
@@ -96,6 +100,7 @@ class Captioner:
         return captions
 
 
+# chapters/captioner.md: Captioning a list of photographs
 ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"]
 
 
@@ -115,6 +120,7 @@ def find_photographs(path):
     return found
 
 
+# chapters/captioner.md: Loading one
 def load_captioner(path=None):
     """Load the captioner of a checkpoint; without a path, the one that ships.
 

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/card.md: edit that.
+# chapters/card.md: Card: the captioner that ships
 """The captioner that ships: its file, its card, and its scores on Flickr8k."""
 
 import argparse
@@ -15,6 +16,7 @@ from satlib.grounding import deletion, summary
 COMMAND = "python -m satlib.card"
 
 
+# chapters/card.md: What it is
 CARD = {
     "model": "captions photographs in English; a heat map of 14×14 for each word",
     "data": "Flickr8k's official splits: 6,000 photographs with five captions each to "
@@ -28,6 +30,7 @@ CARD = {
 }
 
 
+# chapters/card.md: What the file holds
 def slim(checkpoint):
     """Return what a captioner needs of a checkpoint, its weights in half precision."""
     parts = [name for name in ("encoder", "decoder") if name in checkpoint]
@@ -41,6 +44,7 @@ def slim(checkpoint):
     return weights | kept | {"config": config}
 
 
+# chapters/card.md: How good it is
 def read_flickr8k(folder):
     """Return for each split its photographs' paths, and all captions of each as words.
 
@@ -61,6 +65,7 @@ def read_flickr8k(folder):
     }
 
 
+# chapters/card.md: How good it is
 def grade(references, captions, training):
     """Score captions, lists of words, against all references of each image.
 
@@ -77,6 +82,7 @@ def grade(references, captions, training):
     }
 
 
+# chapters/card.md: Does it matter where it looked?
 def by_word(rows, least=20):
     """Return the mean losses of probability of each word seen at least so often.
 
@@ -98,6 +104,7 @@ def by_word(rows, least=20):
     return shown
 
 
+# chapters/card.md: The commands
 def measure(captioner, splits):
     """Return the figures of a captioner, on the development set and what it learnt.
 
@@ -123,6 +130,7 @@ def measure(captioner, splits):
     return found | {"deletion": summary(rows), "words": by_word(rows)}
 
 
+# chapters/card.md: The commands
 def with_card(checkpoint, found):
     """Return a slim checkpoint with its card, which holds the scores of `measure`."""
     said = found["beams"][5]
@@ -133,6 +141,7 @@ def with_card(checkpoint, found):
     return checkpoint | {"card": CARD | {"scores": told}}
 
 
+# chapters/card.md: The commands
 def main(arguments=None):
     """Grade the captioner that ships, or a checkpoint that then takes its place."""
     parser = argparse.ArgumentParser(COMMAND, description=main.__doc__)
@@ -149,5 +158,6 @@ def main(arguments=None):
     keep_results("card", COMMAND, checkpoint["config"]["seed"], **found)
 
 
+# chapters/card.md: The commands
 if __name__ == "__main__":
     main()

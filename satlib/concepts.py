@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/concepts.md: edit that.
+# chapters/concepts.md: Concepts: which words does a picture call for?
 """Visual concepts: the encoder learns which words the captions of an image hold."""
 
 from math import log
@@ -10,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from satlib.training import TIMES, AverageMeter, encode, measured, update_weights
 
 
+# chapters/concepts.md: The targets
 def word_shares(captions, word_map):
     """Return the share of each image's captions (N, k, L) that hold a word: (N, V)."""
     held = torch.zeros(*captions.shape[:2], len(word_map), device=captions.device)
@@ -19,6 +21,7 @@ def word_shares(captions, word_map):
     return held.mean(1)
 
 
+# chapters/concepts.md: A score for each place, and one for the picture
 class Concepts(nn.Module):
     """Scores of V words for the cells of an image: equation (concept-score)."""
 
@@ -49,6 +52,7 @@ def concept_loss(scores, shares):
     return loss / len(scores)
 
 
+# chapters/concepts.md: One epoch
 def train_concepts(
     loader,
     encoder,
@@ -75,6 +79,7 @@ def train_concepts(
     return {name: meter.avg for name, meter in meters.items()}
 
 
+# chapters/concepts.md: One epoch
 def loss_of(batch, encoder, concepts, word_map):
     """Return the loss of a mini-batch."""
     images, captions, _ = batch

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/configuration.md: edit that.
+# chapters/configuration.md: Configuration: a run's choices, and its folder
 """A training run's choices, folders and checkpoints."""
 
 import difflib
@@ -21,12 +22,14 @@ SCENES = {"stage": 5, "image_size": 224, "alpha_c": 0.0}
 PHOTOGRAPHS = {"stage": 8, "image_size": 256, "alpha_c": 1.0}
 
 
+# chapters/configuration.md: The configuration
 def usual(dataset, encoder):
     """Return the stage, image_size and alpha_c that are usual for a data set."""
     values = SCENES if dataset == "scenes" else PHOTOGRAPHS
     return values if encoder in COLOURS else values | {"stage": 8}
 
 
+# chapters/configuration.md: The configuration
 def number(default, least, most=float("inf")):
     """A field of `Config` for a number from `least` to `most`."""
     return field(default=default, metadata={"least": least, "most": most})
@@ -89,6 +92,7 @@ class Config:
         _check_encoder(self)
 
 
+# chapters/configuration.md: The configuration
 def _check_kind(choice, value):
     kinds = {bool: bool, str: str, str | None: (str, type(None))}
     if not isinstance(value, kinds.get(choice.type, object)):
@@ -108,6 +112,7 @@ def _check_number(choice, value):
         raise ValueError(f"{choice.name}={value}: must lie between {least} and {most}")
 
 
+# chapters/configuration.md: The configuration
 def _check_data(config):
     given = [name for name in ("captions", "images") if getattr(config, name)]
     if config.dataset == "scenes" and (given or config.splits):
@@ -122,6 +127,7 @@ def _check_data(config):
             raise ValueError(f"{name}={path!r}: there is no {Path(path).resolve()}")
 
 
+# chapters/configuration.md: The configuration
 def _check_encoder(config):
     if config.encoder not in COLOURS and not timm.is_model(config.encoder):
         raise ValueError(
@@ -131,6 +137,7 @@ def _check_encoder(config):
     check_layers(config.encoder, config.stage, config.output_stride)
 
 
+# chapters/configuration.md: The configuration
 def config_from(namespace, besides=()):
     """Make a `Config` of a notebook's variables; `besides` names those to pass over.
 
@@ -149,6 +156,7 @@ def config_from(namespace, besides=()):
     return Config(**chosen)
 
 
+# chapters/configuration.md: Where a run lives
 DATA_CHOICES = ["dataset", "captions", "images", "splits", "scenes", "max_images"]
 DATA_CHOICES += ["on_error", "min_freq", "encoder", "stage", "output_stride"]
 DATA_CHOICES += ["image_size", "seed"]
@@ -161,6 +169,7 @@ ROOMS += ["storybook", "training", "validation"]
 ROOT = Path(satlib.__file__).resolve().parent
 
 
+# chapters/configuration.md: Where a run lives
 def folders(config):
     """Return the folder of a run's data files and that of its checkpoints."""
     if config.output:
@@ -178,6 +187,7 @@ def _digest(choices, code):
     return hashlib.sha256(json.dumps(choices).encode() + code).hexdigest()[:8]
 
 
+# chapters/configuration.md: Checkpoints
 def save_checkpoint(path, checkpoint):
     """Write a dictionary of tensors and plain values; complete or not at all."""
     with replacing(path) as partial:
@@ -200,6 +210,7 @@ def load_checkpoint(path):
     return checkpoint
 
 
+# chapters/configuration.md: Checkpoints
 def check_same_run(checkpoint, config, data, path):
     """Raise a ValueError that names what is different in the checkpoint's run.
 
@@ -219,6 +230,7 @@ def check_same_run(checkpoint, config, data, path):
         )
 
 
+# chapters/configuration.md: Results that are kept
 RESULTS = ROOT.parent / "data" / "results"
 
 
@@ -236,6 +248,7 @@ def read_results(name):
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+# chapters/configuration.md: Results that are kept
 def _commit():
     """Return the version of the code by git, "+" where it has changed since."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]

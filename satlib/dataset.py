@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/dataset.md: edit that.
+# chapters/dataset.md: Dataset: from words and pictures to numbers
 """Captions and photographs in, the files that training reads out."""
 
 import hashlib
@@ -13,6 +14,7 @@ from satlib.caption_files import SPLITS, Captions, read_captions, read_splits
 from satlib.photographs import file_sizes, make_room, write_images, write_json
 
 
+# chapters/dataset.md: Counting words
 def count_words(captions, names):
     """Count the words of the images `names`, in the order of the caption map."""
     names = set(names)
@@ -20,6 +22,7 @@ def count_words(captions, names):
     return Counter(word for own in counted for words in own for word in words)
 
 
+# chapters/dataset.md: Training, validation, test
 def split_images(names, random, splits=None):
     """Divide file names into {"train": […], "val": […], "test": […]}.
 
@@ -44,6 +47,7 @@ def split_images(names, random, splits=None):
     return parts
 
 
+# chapters/dataset.md: The word map
 def build_word_map(counts, min_freq):
     """Number the words that occur more than `min_freq` times, and the special ones."""
     words = [word for word, count in counts.items() if count > min_freq]
@@ -51,6 +55,7 @@ def build_word_map(counts, min_freq):
     return {token: number for number, token in enumerate(tokens)}
 
 
+# chapters/dataset.md: A caption becomes a row
 def captions_that_fit(captions, max_length):
     """Leave out captions that do not fit into a row, and images left without one."""
     fitting = {
@@ -67,6 +72,7 @@ def encode_caption(words, word_map, max_length):
     return row + [word_map["<pad>"]] * (max_length - len(row))
 
 
+# chapters/dataset.md: A caption becomes a row
 def choose_captions(captions, count, random):
     """Choose `count` of an image's captions: a random sample, or all and repeats."""
     n = len(captions)
@@ -77,6 +83,7 @@ def choose_captions(captions, count, random):
     return [captions[i] for i in chosen]
 
 
+# chapters/dataset.md: The files
 def file_path(output, split, kind, base):
     """Return the path of a split's file, or, with None for the split, of the others."""
     name = f"{split}_{kind}" if split else kind
@@ -91,6 +98,7 @@ def read_file(output, split, kind, base):
     return json.loads(file_path(output, split, kind, base).read_text(encoding="utf-8"))
 
 
+# chapters/dataset.md: The files
 def _digest(content):
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -111,6 +119,7 @@ def _is_complete(output, base, manifest):
     return False
 
 
+# chapters/dataset.md: The files
 def _check_settings(settings):
     least = {"caps_per_img": 1, "min_freq": 0, "max_length": 3, "image_size": 1}
     for name, low in least.items():
@@ -121,6 +130,7 @@ def _check_settings(settings):
             raise ValueError(f"{name}={settings[name]!r} must be one of: {values}")
 
 
+# chapters/dataset.md: The files
 def _write_words(output, base, source, fitting, parts, random, settings):
     k, length = settings["caps_per_img"], settings["max_length"]
     splits = SPLITS if settings["vocabulary"] == "all" else ("train",)
@@ -142,6 +152,7 @@ def _write_words(output, base, source, fitting, parts, random, settings):
     print(f"{base}: {sizes} photographs; {len(word_map):,} tokens")
 
 
+# chapters/dataset.md: One call
 def create_input_files(
     dataset,
     captions,

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/decoder.md: edit that.
+# chapters/decoder.md: Decoder: from regions to words
 """The decoder: attention, gate and LSTM, one word at a time, for a whole batch."""
 
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from satlib.initialization import init_weights
 from satlib.lstm import LSTMCell
 
 
+# chapters/decoder.md: One step in formulas
 class Memory(NamedTuple):
     """What all steps share, for a batch of B images."""
 
@@ -19,6 +21,7 @@ class Memory(NamedTuple):
     regions: torch.Tensor  # (B, P, D), a_i
 
 
+# chapters/decoder.md: What comes out
 class Decoded(NamedTuple):
     """What the decoder gives for a batch of k·B captions with W words to predict."""
 
@@ -34,6 +37,7 @@ class Decoded(NamedTuple):
         return torch.arange(len(self.alphas), device=self.alphas.device)
 
 
+# chapters/decoder.md: The decoder
 class Decoder(nn.Module):
     """Attention, gate and LSTM over whole captions (Xu et al. 2015, section 3.1.2).
 
@@ -116,6 +120,7 @@ class Decoder(nn.Module):
         return Decoded(scores, captions[caption, step + 1], maps, caption, step)
 
 
+# chapters/decoder.md: The textbook's loop
 def textbook_step(decoder, regions, words, hidden, cell_state):
     """One step of equation (decoder-step), literally (Xu et al. 2015, section 3.1.2).
 
@@ -131,6 +136,7 @@ def textbook_step(decoder, regions, words, hidden, cell_state):
     return hidden, cell_state, alpha
 
 
+# chapters/decoder.md: The textbook's loop
 class Packed(NamedTuple):
     """The words of a batch of captions, step by step, the longest caption first."""
 
@@ -147,6 +153,7 @@ def pack(captions, lengths):
     return Packed(order, targets.data, targets.batch_sizes.tolist())
 
 
+# chapters/decoder.md: The textbook's loop
 def textbook_forward(decoder, regions, captions, lengths):
     """Compute `Decoder.forward` by the textbook's literal loop; regions (B, P, D).
 

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/encoder.md: edit that.
+# chapters/encoder.md: Encoder: from a photograph to region vectors
 """The encoder: photographs to a grid of vectors, by a network trained on ImageNet."""
 
 import hashlib
@@ -9,6 +10,7 @@ from torch import nn
 from satlib.backbone import Backbone, fold_batch_norm, lite0_backbone, other_backbone
 
 
+# chapters/encoder.md: From 8×8 cells to 14×14 regions
 def pooling_matrix(cells, regions):
     """Return the matrix (regions², cells²) that average-pools cells to regions.
 
@@ -23,6 +25,7 @@ def pooling_matrix(cells, regions):
     return torch.kron(side, side)
 
 
+# chapters/encoder.md: Or an earlier stage
 def stage_norm(stage):
     """Return the batch normalisation that brings a stage's output to mean 0, spread 1.
 
@@ -40,6 +43,7 @@ def stage_norm(stage):
     return result.eval()
 
 
+# chapters/encoder.md: The class
 class Encoder(Backbone):
     """A network that gives a vector for each cell of a square photograph.
 
@@ -113,6 +117,7 @@ def as_cells(grid):
     return grid.permute(0, 2, 3, 1).flatten(1, 2).float()
 
 
+# chapters/encoder.md: The class
 def check_images(images, size):
     """Raise TypeError or ValueError unless images are uint8 RGB (B, 3, size, size)."""
     kind = getattr(images, "dtype", type(images).__name__)
@@ -128,6 +133,7 @@ def check_images(images, size):
         )
 
 
+# chapters/encoder.md: The class
 COLOURS = {  # mean and std of the colours, for the networks whose stages we know
     "efficientnet_lite0": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "efficientnet_b4": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -145,6 +151,7 @@ def check_layers(name, stage, output_stride):
         )
 
 
+# chapters/encoder.md: The class
 def lite0_blocks(pretrained, output_stride):
     """Return Lite0 as nine blocks in a row: stem, stages and head."""
     whole = lite0_backbone(pretrained, output_stride)
@@ -153,6 +160,7 @@ def lite0_blocks(pretrained, output_stride):
     return nn.Sequential(stem, *whole.blocks, head)
 
 
+# chapters/encoder.md: The class
 def build_encoder(
     name="efficientnet_lite0",
     pretrained=True,

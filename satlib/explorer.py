@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/explorer.md: edit that.
+# chapters/explorer.md: Explorer: see where it looks
 """The explorer: choose a picture, a word, a model, and see where it looks."""
 
 import base64
@@ -14,6 +15,7 @@ from satlib.maps import WordView, as_shown, attention_figure, save
 WRAP = {"flex_flow": "wrap"}
 
 
+# chapters/explorer.md: What needs Python
 class Controls(ipywidgets.VBox):
     """What can be changed while Python runs.
 
@@ -53,6 +55,7 @@ class Controls(ipywidgets.VBox):
         self.message.value = f"{html.escape(name)} is no photograph that can be read"
 
 
+# chapters/explorer.md: Many pictures, several models
 class Explorer:
     """Captions of photographs to explore; it shows itself, `widget` is all of it.
 
@@ -123,6 +126,7 @@ class Explorer:
         display(self.widget, HTML(plain))
 
 
+# chapters/explorer.md: Many pictures, several models
 def plain_figure(caption, image):
     """Return the HTML of a figure that shows only where no script does."""
     file = io.BytesIO()

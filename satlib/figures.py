@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/figures.md: edit that.
+# chapters/figures.md: Figures: the drawing parts
 """The drawing parts of the book: heat maps over pictures, panels, a linked slider."""
 
 import io
@@ -12,6 +13,7 @@ COLOURS = ("inferno", "viridis", "cividis")  # maps that colour-blind readers ca
 ORANGE, BLUE, GREEN, PINK = "#E69F00", "#0072B2", "#009E73", "#CC79A7"  # and lines
 
 
+# chapters/figures.md: A heat map over a picture
 def stretch(alpha, size, smooth=True):
     """Stretch a map (rows, columns) to `size`, (width, height); return (height, width).
 
@@ -44,6 +46,7 @@ def as_picture(image):
     return image.convert("RGB")
 
 
+# chapters/figures.md: Panels
 def heat_map(image, alpha, ax=None, title="", opacity=0.6, scale=None):
     """Draw a picture and the map `alpha` over it into axes `ax`; return the axes."""
     ax = ax or plt.subplots(figsize=(3, 3), layout="constrained")[1]
@@ -54,6 +57,7 @@ def heat_map(image, alpha, ax=None, title="", opacity=0.6, scale=None):
     return ax
 
 
+# chapters/figures.md: Panels
 def panels(images, titles=None, alphas=None, columns=6, width=1.8, scale=None):
     """Draw pictures in rows of `columns`, each `width` inches wide; return the figure.
 
@@ -79,6 +83,7 @@ def panels(images, titles=None, alphas=None, columns=6, width=1.8, scale=None):
     return figure
 
 
+# chapters/figures.md: Stepping through a stack of pictures
 class Stepper(ipywidgets.VBox):
     """Buttons, a slider and Play, linked in the browser to a stack of pictures.
 
@@ -122,6 +127,7 @@ class Stepper(ipywidgets.VBox):
             widget.value = jpeg(frame)
 
 
+# chapters/figures.md: Stepping through a stack of pictures
 def jpeg(frame, quality=80):
     """Return a picture as the bytes of a JPEG file."""
     file = io.BytesIO()
@@ -135,6 +141,7 @@ def _widget(frame):
     return picture
 
 
+# chapters/figures.md: Stepping through a stack of pictures
 def told_apart(labels):
     """Return the labels, with a space of no width for each time one came before."""
     before = [labels[:n].count(label) for n, label in enumerate(labels)]
@@ -145,6 +152,7 @@ def _numbered(labels):
     return [(label, number) for number, label in enumerate(labels)]
 
 
+# chapters/figures.md: Stepping through a stack of pictures
 def rendered(figure):
     """Return a matplotlib figure as a PIL image, and close it."""
     file = io.BytesIO()

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/fit.md: edit that.
+# chapters/fit.md: Fit: from the first epoch to the best checkpoint
 """Whole training runs: data, epochs, schedule, resuming: `fit`."""
 
 import json
@@ -24,6 +25,7 @@ from satlib.training import adjust_learning_rate, train
 from satlib.validation import validate
 
 
+# chapters/fit.md: The data of a run
 def write_data(config):
     """Write the data files of a run; return their base name and the images' folder."""
     folder, _ = folders(config)
@@ -46,6 +48,7 @@ def write_data(config):
     return base, Path(images)
 
 
+# chapters/fit.md: The data of a run
 def split_photographs(config, split):
     """Return the paths of a split's photographs, and every caption of each as words."""
     base, images = write_data(config)
@@ -53,6 +56,7 @@ def split_photographs(config, split):
     return [images / e["file"] for e in entries], [e["captions"] for e in entries]
 
 
+# chapters/fit.md: The data of a run
 def open_dataset(config, encoder, base, split):
     """Return a split, cached or augmented. Raises ValueError where it is empty."""
     files, folder = folders(config)
@@ -69,6 +73,7 @@ def open_dataset(config, encoder, base, split):
     return CaptionDataset(files, base, split, cells)
 
 
+# chapters/fit.md: The schedule
 def epochs_since_best(history):
     """Count the epochs after the best: by BLEU-4 of generated captions.
 
@@ -78,6 +83,7 @@ def epochs_since_best(history):
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
+# chapters/fit.md: Fit
 @dataclass
 class Run:
     """A training run: its folder, with the checkpoints `best` and `last`, and history.
@@ -133,6 +139,7 @@ def fit(config, resume=True):
     return Run(config, folder, session.history)
 
 
+# chapters/fit.md: Fit
 def next_lesson(config, history):
     """Tell what the next epoch teaches: "concepts", "words", "reward" or None."""
     lessons = [row["lesson"] for row in history]
@@ -145,6 +152,7 @@ def next_lesson(config, history):
     return "reward" if rewarded < config.self_critical_epochs else None
 
 
+# chapters/fit.md: Fit
 def beginning(session, folder):
     """Return what a lesson begins with: the last epoch, or the best on words."""
     stopped = epochs_since_best(session.history) >= session.config.stop_after
@@ -153,11 +161,13 @@ def beginning(session, folder):
     return session.checkpoint()
 
 
+# chapters/fit.md: Fit
 def begins_round(session, epochs=2):
     """Tell whether the next epoch on concepts begins a round of `epochs`."""
     return session.lesson == "concepts" and len(session.history) % epochs == 0
 
 
+# chapters/fit.md: Fit
 def _teach(session, dataset, epoch):
     config, word_map = session.config, session.word_map
     loader = batches(dataset, config.batch_size, config.seed + epoch, config.workers)
@@ -175,6 +185,7 @@ def _teach(session, dataset, epoch):
     return train_on_reward(*what, CiderReward(dataset.captions), word_map, **settings)
 
 
+# chapters/fit.md: Fit
 def _examine(session, dataset, references):
     config, word_map = session.config, session.word_map
     loader = batches(dataset, config.batch_size, workers=config.workers)
@@ -185,6 +196,7 @@ def _examine(session, dataset, references):
     return validate(loader, *session.averaged(), word_map, references)
 
 
+# chapters/fit.md: Fit
 def _run_epoch(session, base, references):
     config, history, start = session.config, session.history, time.perf_counter()
     since = epochs_since_best(history)
@@ -202,6 +214,7 @@ def _run_epoch(session, base, references):
     print(validation_line(row), flush=True)
 
 
+# chapters/fit.md: Fit
 def validation_line(row):
     """Write what the validation of an epoch has found."""
     if row["lesson"] == "concepts":

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/grounding.md: edit that.
+# chapters/grounding.md: Grounding: does it look at what it names?
 """Grading attention: does it look at what it names, and does the look matter?"""
 
 import json
@@ -23,6 +24,7 @@ from satlib.scenes import colour_accuracy, draw, load_scenes, named_objects
 from satlib.training import train
 
 
+# chapters/grounding.md: The pointing game
 def unseen_scenes(config):
     """Return the scenes of a run's test split."""
     paths, _ = split_photographs(config, "TEST")
@@ -30,12 +32,14 @@ def unseen_scenes(config):
     return [drawn[int(path.stem.split("_")[1])] for path in paths]
 
 
+# chapters/grounding.md: The pointing game
 def mark_cells(mask, side=14):
     """Mark the cells of a grid that a mask (rows, columns) overlaps: (side, side)."""
     mask = torch.from_numpy(np.asarray(mask, dtype=np.float32))
     return F.adaptive_max_pool2d(mask[None], side)[0].bool().numpy()
 
 
+# chapters/grounding.md: The pointing game
 PARTS = "adjective", "noun"
 
 
@@ -56,6 +60,7 @@ def named_cells(words, scene, masks):
     return found
 
 
+# chapters/grounding.md: The pointing game
 def grade(alpha, cells):
     """Return (hit, weight) of a map (14, 14): is its peak in the cells, how much of it?
 
@@ -65,6 +70,7 @@ def grade(alpha, cells):
     return float(cells[peak].mean()), float(alpha[cells].sum() / alpha.sum())
 
 
+# chapters/grounding.md: Four hundred scenes, and who else plays
 def rivals(alphas, i, rng):
     """Return, by name, maps (14, 14) to compare with that of word i of `alphas`.
 
@@ -100,6 +106,7 @@ def mean_of(rows, measure, **chosen):
     return float(np.mean(found))
 
 
+# chapters/grounding.md: Take it away
 def blank(cells, weights):
     """Return cells (C, D) T times, the heaviest tenth turned into the mean: (T, C, D).
 
@@ -126,6 +133,7 @@ def word_probabilities(captioner, cells, words):
     return scores.softmax(2)[t, t, ids].cpu().numpy()
 
 
+# chapters/grounding.md: Take it away
 def lost(captioner, image, caption, generator):
     """Return the probabilities of a caption's T words: a dict of arrays (T,).
 
@@ -146,6 +154,7 @@ def lost(captioner, image, caption, generator):
     }
 
 
+# chapters/grounding.md: Take it away
 def deletion(captioner, images, captions, seed=28):
     """Measure what each word of captions loses without the cells it looked at.
 
@@ -165,6 +174,7 @@ def deletion(captioner, images, captions, seed=28):
     return rows
 
 
+# chapters/grounding.md: What it takes
 @dataclass(frozen=True)
 class Variant:
     """A way to train on the scenes, of which the maps are graded."""
@@ -194,6 +204,7 @@ VARIANTS = {
 SEEDS = (28, 29, 30)
 
 
+# chapters/grounding.md: What it takes
 def open_variant(variant):
     """Return a variant's encoder, training set and word map."""
     config = variant.config
@@ -208,6 +219,7 @@ def open_variant(variant):
     return encoder, dataset, read_file(folder, None, "wordmap", base)
 
 
+# chapters/grounding.md: What it takes
 def train_variant(variant, seed, encoder, dataset, word_map):
     """Train a variant with a seed; return its captioner.
 
@@ -231,6 +243,7 @@ def train_variant(variant, seed, encoder, dataset, word_map):
     return Captioner(encoder, decoder, word_map, config.image_size)
 
 
+# chapters/grounding.md: What it takes
 def outcome(captioner, scenes, references):
     """Grade a captioner on scenes; return a dict of what was found.
 
@@ -251,6 +264,7 @@ def outcome(captioner, scenes, references):
     return found
 
 
+# chapters/grounding.md: What it takes
 def summary(rows, seed=28):
     """Return the means of `deletion`'s rows, and their gap: random minus attended.
 
@@ -269,6 +283,7 @@ def summary(rows, seed=28):
     return found | {"interval": np.quantile(means, [0.025, 0.975]).tolist()}
 
 
+# chapters/grounding.md: What it takes
 COMMAND = "python -m satlib.grounding"
 
 
@@ -292,6 +307,7 @@ def grade_variants():
     return found
 
 
+# chapters/grounding.md: What it takes
 def main():
     """Grade everything, and keep the outcome in data/results/grounding.json."""
     found = grade_variants()
@@ -304,5 +320,6 @@ def main():
     keep_results("grounding", COMMAND, SEEDS, variants=found, deletion=deleted)
 
 
+# chapters/grounding.md: What it takes
 if __name__ == "__main__":
     main()

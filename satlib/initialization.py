@@ -1,9 +1,11 @@
 # Written by `python -m satlib.tangle` from chapters/initialization.md: edit that.
+# chapters/initialization.md: Initialization: where training starts
 """The initial weights of the decoder: uniform within ±0.1, biases zero."""
 
 from torch import nn
 
 
+# chapters/initialization.md: The rule
 def init_weights(module, bound=0.1):
     """Draw the weights of `module` from U(-bound, bound), set its biases to zero.
 

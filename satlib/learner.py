@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/learner.md: edit that.
+# chapters/learner.md: Learner: a model in training
 """A model in training: weights, optimisers, history and random state."""
 
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from satlib.encoder import build_encoder
 from satlib.recurrence import FastDecoder
 
 
+# chapters/learner.md: The model
 def encoder_of(config, pretrained=True):
     """Build the encoder that a configuration describes.
 
@@ -26,6 +28,7 @@ def encoder_of(config, pretrained=True):
     )
 
 
+# chapters/learner.md: The model
 def build_decoder(config, word_map, encoder):
     """Build the decoder that a configuration describes, with fresh weights."""
     return FastDecoder(
@@ -46,11 +49,13 @@ def choose_device():
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+# chapters/learner.md: The average of where the weights have been
 def moving_average(average, weights, count):
     """Move an average of weights towards the weights: equation (moving-average)."""
     return average + max(0.002, 9 / (count + 10)) * (weights - average)
 
 
+# chapters/learner.md: The session
 def _adam(models, rate):
     parameters = (p for model in models for p in model.parameters())
     opened = [p for p in parameters if p.requires_grad]
@@ -62,6 +67,7 @@ def _on(device, function, *arguments):
     return getattr(module, function)(*arguments) if module else None
 
 
+# chapters/learner.md: The session
 def learner_of(config, word_map, encoder):
     """Return all that learns at some time in a run, by name."""
     parts = {"decoder": build_decoder(config, word_map, encoder)}
@@ -72,6 +78,7 @@ def learner_of(config, word_map, encoder):
     return nn.ModuleDict(parts)
 
 
+# chapters/learner.md: The session
 class Session:
     """A model in training: its weights, optimisers and history on a device."""
 

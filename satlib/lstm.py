@@ -1,10 +1,12 @@
 # Written by `python -m satlib.tangle` from chapters/lstm.md: edit that.
+# chapters/lstm.md: LSTM: a memory for the sentence
 """The LSTM cell by hand: a memory that gates open and close."""
 
 import torch
 from torch import nn
 
 
+# chapters/lstm.md: The class
 class LSTMCell(nn.Module):
     """Long short-term memory (Hochreiter and Schmidhuber, 1997), with a forget gate.
 

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/maps.md: edit that.
+# chapters/maps.md: Maps: a caption as figure, stepper, film
 """Views of a caption: a figure with a map per word, a stepper, files to keep."""
 
 import base64
@@ -15,6 +16,7 @@ from satlib.figures import Stepper, jpeg, overlay, panels
 from satlib.photographs import load_photograph, replacing
 
 
+# chapters/maps.md: The photograph, as it was
 def as_shown(photograph, side=320):
     """Return a photograph as a PIL RGB image whose longer side has `side` pixels.
 
@@ -37,6 +39,7 @@ def _proportions(photograph):
     return photograph.size[::-1] if turned else photograph.size
 
 
+# chapters/maps.md: A figure: one panel per word
 def attention_figure(caption, image, columns=5):
     """Draw a photograph, and over it the map of each word of its `Caption`.
 
@@ -50,6 +53,7 @@ def attention_figure(caption, image, columns=5):
     return panels(pictures, ["", *titles], [None, *caption.alphas], columns, width=1.5)
 
 
+# chapters/maps.md: What goes with a word
 def seen_so_far(alphas):
     """Return how few regions hold 9/10 of the attention up to each word.
 
@@ -79,6 +83,7 @@ def word_details(caption):
     ]
 
 
+# chapters/maps.md: One picture, one caption
 class WordView(ipywidgets.VBox):
     """The words of a `Caption` of a photograph, each with its map and its details.
 
@@ -126,6 +131,7 @@ class WordView(ipywidgets.VBox):
         self.stepper.redraw(self.frames())
 
 
+# chapters/maps.md: To keep
 def save(caption, image, path):
     """Keep the maps of a `Caption` as a file: .png, .svg, .pdf, .gif or .html.
 
@@ -146,6 +152,7 @@ def save(caption, image, path):
             figure.savefig(partial, format=path.suffix[1:], dpi=200)
 
 
+# chapters/maps.md: To keep
 def film(caption, image):
     """Return PIL images: the photograph and each word's map, the word beneath."""
     pictures = WordView(caption, image).frames()
@@ -158,6 +165,7 @@ def film(caption, image):
     return frames
 
 
+# chapters/maps.md: To keep
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
 <style>body {{ font: 1.1em sans-serif; max-width: 30em; margin: auto; padding: 1em }}
@@ -177,6 +185,7 @@ word.max = frames.length - 1; word.oninput = show; show();
 """
 
 
+# chapters/maps.md: To keep
 def page(caption, image):
     """Return an HTML page with a slider over the words, which needs nothing else."""
     pictures = WordView(caption, image).frames()

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/photographs.md: edit that.
+# chapters/photographs.md: Photographs: any picture file, one square of bytes
 """Photographs of any kind as squares of bytes, one or 100,000 of them."""
 
 import hashlib
@@ -22,6 +23,7 @@ MAX_PIXELS = 100_000_000
 ORIENTATION = 0x0112  # the EXIF tag
 
 
+# chapters/photographs.md: Squash, do not crop
 def _square(image, size):
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
@@ -39,6 +41,7 @@ def _square(image, size):
     return np.stack([np.asarray(colour) for colour in image.split()])
 
 
+# chapters/photographs.md: Squash, do not crop
 def _picture(values):
     top = {"u2": 65535, "b1": 1}.get(values.dtype.str[1:], 255)
     if values.dtype.kind == "f" and values.max(initial=0) <= 1:
@@ -52,6 +55,7 @@ def _picture(values):
     return Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8))
 
 
+# chapters/photographs.md: Squash, do not crop
 def load_photograph(photograph, size=256):
     """Return a photograph as uint8 RGB (3, size, size), squashed to the square.
 
@@ -76,6 +80,7 @@ def load_photograph(photograph, size=256):
         raise ValueError(f"{photograph}: not a usable photograph: {error}") from error
 
 
+# chapters/photographs.md: Thousands of them, on all cores
 @contextmanager
 def read_ahead(paths, size=256, ahead=64):
     """Load photographs on all cores; for a `with` block, at whose end the threads end.
@@ -105,6 +110,7 @@ def read_ahead(paths, size=256, ahead=64):
         pool.shutdown(cancel_futures=True)
 
 
+# chapters/photographs.md: Thousands of them, on all cores
 def progress(items, total, label, seconds=5):
     """Pass `items` on and say how far it is: a bar in a terminal, otherwise lines.
 
@@ -122,6 +128,7 @@ def progress(items, total, label, seconds=5):
             last = now
 
 
+# chapters/photographs.md: Half a file never exists
 @contextmanager
 def replacing(path):
     """Yield a temporary path that is renamed to `path` if the block succeeds."""
@@ -145,6 +152,7 @@ def write_json(path, content):
         file.write("]\n")
 
 
+# chapters/photographs.md: Half a file never exists
 def file_sizes(folder, names, skip=False):
     """Return the bytes of each file; None if missing, an error without `skip`."""
     paths = [Path(folder, name) for name in names]
@@ -168,6 +176,7 @@ def make_room(folder, count, each=3 * 256**2, what="photographs"):
     print(need)
 
 
+# chapters/photographs.md: Half a file never exists
 def write_images(path, folder, names, captions_per_image, size=256, skip=False):
     """Write the photographs `names` of `folder` to an HDF5 file; return the names kept.
 

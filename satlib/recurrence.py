@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/recurrence.md: edit that.
+# chapters/recurrence.md: Recurrence: what all steps share
 """Operations whose operands all steps of a recurrence share, with one gradient each."""
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from satlib.attention import Attention
 from satlib.decoder import Decoder
 
 
+# chapters/recurrence.md: The gradient of a shared weight
 class Shared:
     """Tensors that many steps use. Their gradients are computed once, after the steps.
 
@@ -69,6 +71,7 @@ class _HandOn(torch.autograd.Function):
         return None, None, *ctx.gradients(ctx.notes, *ctx.saved_tensors)
 
 
+# chapters/recurrence.md: The gradient of a shared weight
 FEW = 64  # rows for which a product with a large matrix is faster transposed
 
 
@@ -107,6 +110,7 @@ class _LinearStep(torch.autograd.Function):
         return of_x, *[None] * (len(ctx.needs_input_grad) - 1)
 
 
+# chapters/recurrence.md: Rows that ask about the same image
 CHUNK = 600_000  # numbers that a core's cache holds at once
 
 
@@ -144,6 +148,7 @@ def runs(counts, numbers=0):
                 yield Run(images, rows, (n, count))
 
 
+# chapters/recurrence.md: The context, without copies of the cells
 class SharedContext(Shared):
     """Weighted sums of the cells (B, C, D) of images."""
 
@@ -191,6 +196,7 @@ def _plain_context(weights, cells):
     return (weights.unsqueeze(1) @ cells).squeeze(1)
 
 
+# chapters/recurrence.md: The context, without copies of the cells
 def plainly(formula, x, image, shared, *others):
     """Apply a formula to rows x (R, …) with a copy of each row's part of `shared`."""
 
@@ -202,6 +208,7 @@ def plainly(formula, x, image, shared, *others):
         return checkpoint(of_rows, *rows, use_reentrant=False, preserve_rng_state=False)
 
 
+# chapters/recurrence.md: The scores, without writing them out
 def by_image(counts, *rows):
     """Bring rows that stand step by step together by image.
 
@@ -241,6 +248,7 @@ class SharedScores(Shared):
         return of_keys, of_v
 
 
+# chapters/recurrence.md: The scores, without writing them out
 def _plain_scores(query, keys, v):
     return torch.relu(keys + query.unsqueeze(1)) @ v
 
@@ -283,6 +291,7 @@ class _ScoresStep(torch.autograd.Function):
         return m * v, None, None, None, None
 
 
+# chapters/recurrence.md: The decoder on top of them
 class Rows(NamedTuple):
     """A function of rows; `rows[image]` is the function for rows of these images."""
 
@@ -293,6 +302,7 @@ class Rows(NamedTuple):
         return partial(self.function, image=image)
 
 
+# chapters/recurrence.md: The decoder on top of them
 class SharedAttention(Attention):
     """An `Attention` that also takes functions of the rows for keys and regions."""
 
@@ -314,6 +324,7 @@ class SharedAttention(Attention):
         return regions(alpha)
 
 
+# chapters/recurrence.md: The decoder on top of them
 class SharedLayers(TorchFunctionMode):
     """While it is on, linear layers with these weights are shared operations.
 
@@ -330,6 +341,7 @@ class SharedLayers(TorchFunctionMode):
         return function(*arguments, **(named or {}))
 
 
+# chapters/recurrence.md: The decoder on top of them
 class SharedMemory(NamedTuple):
     """What all steps share, for a batch of B images, as operations."""
 

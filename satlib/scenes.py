@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/scenes.md: edit that.
+# chapters/scenes.md: Scenes: pictures whose truth we know
 """Drawn scenes with a mask for every thing, and folders of them."""
 
 import json
@@ -16,6 +17,7 @@ from satlib.storybook import GROUNDS, KINDS, Dice, make_scene
 SIDE = 256  # of a picture, in pixels
 
 
+# chapters/scenes.md: Sky, hills and ground
 LAND = {  # the range of heights, in pixels from the top: of the hills, of the ground
     "grass": ((96, 136), (136, 146)),
     "sand": ((119, 121), (136, 146)),
@@ -31,6 +33,7 @@ DETAILS = {  # shape, colour, how many, their size, and the heights they lie bet
 }
 
 
+# chapters/scenes.md: Sky, hills and ground
 @lru_cache
 def gradient(top, bottom, start):
     """Fade from one colour to another, from the height `start` to the bottom."""
@@ -48,6 +51,7 @@ def relief(low, high, dice):
     return mask.reduce(2)
 
 
+# chapters/scenes.md: Sky, hills and ground
 def scatter(image, zone, dice):
     """Strew the details of a zone over a picture."""
     for shape, colour, number, size, top, bottom in DETAILS[zone]:
@@ -69,6 +73,7 @@ def backdrop(ground, seed):
     return image
 
 
+# chapters/scenes.md: The picture and its masks
 SHADOW = Image.radial_gradient("L").point(lambda v: max(0, 110 - v * 110 // 180))
 
 
@@ -92,6 +97,7 @@ def draw(scene):
     return image, [numbers == i + 1 for i in range(len(scene.objects))]
 
 
+# chapters/scenes.md: Is the caption true?
 def named_objects(words):
     """List (colour, name, i, i + 1) where word i is a colour and word i + 1 a thing."""
     pairs = enumerate(pairwise(words))
@@ -111,6 +117,7 @@ def colour_accuracy(captions, scenes):
     return sum(hits) / max(1, len(hits)), len(hits)
 
 
+# chapters/scenes.md: A folder like any other
 def distinct_scenes(n, seed=0):
     """Return n scenes of different layouts, of the seeds from `seed` million on."""
     scenes = {}
@@ -121,6 +128,7 @@ def distinct_scenes(n, seed=0):
         scenes.setdefault(scene.layout, scene)
 
 
+# chapters/scenes.md: A folder like any other
 def save(path, content):
     """Write a text or a picture (PNG) under a temporary name, then rename it."""
     partial = path.with_name(path.name + ".part")
@@ -131,6 +139,7 @@ def save(path, content):
     partial.replace(path)
 
 
+# chapters/scenes.md: A folder like any other
 def fill(folder, scenes):
     """Write pictures, masks, captions and lists; pictures that are there stay."""
     names = [f"scene_{i:05d}.png" for i in range(len(scenes))]
@@ -150,6 +159,7 @@ def fill(folder, scenes):
         save(folder / f"{split}.txt", "".join(f"{name}\n" for name in names[a:b]))
 
 
+# chapters/scenes.md: A folder like any other
 def make_plan(n, seed):
     """Say what a folder is to hold; `world` changes when scenes do."""
     told = [(scene, scene.captions) for scene in map(make_scene, range(100))]
@@ -163,6 +173,7 @@ def read_plan(folder):
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+# chapters/scenes.md: A folder like any other
 def check_plan(folder, plan):
     """Raise a ValueError where a folder holds anything but the scenes of the plan."""
     found = read_plan(folder)
@@ -176,6 +187,7 @@ def check_plan(folder, plan):
             )
 
 
+# chapters/scenes.md: A folder like any other
 def write_scenes(folder, n, seed=0):
     """Write n scenes with captions, masks and lists of splits; return the folder.
 
@@ -194,6 +206,7 @@ def write_scenes(folder, n, seed=0):
     return folder
 
 
+# chapters/scenes.md: A folder like any other
 def load_scenes(folder):
     """Return the `Scene`s of a folder, in the order of its files.
 

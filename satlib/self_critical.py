@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/self_critical.md: edit that.
+# chapters/self_critical.md: Self-critical: learning from the score
 """Self-critical training: the model's own captions, weighed by their CIDEr-D."""
 
 from collections import Counter
@@ -14,6 +15,7 @@ from satlib.training import TIMES, AverageMeter, encode, measured, update_weight
 ORDERS = range(1, 5)  # of the n-grams
 
 
+# chapters/self_critical.md: A reward for a caption
 def said(row):
     """Return the ids of a row that the model has to say: no `<start>`, no padding."""
     return [word for word in row[1:] if word]
@@ -53,6 +55,7 @@ class CiderReward:
         return torch.tensor(rewards, device=captions.device)
 
 
+# chapters/self_critical.md: A reward for a caption
 def similarity(caption, reference):
     """Return the mean over n of equation (eq-cider), for one reference, without the 10.
 
@@ -66,6 +69,7 @@ def similarity(caption, reference):
     return total / len(own) * exp(-((words - others) ** 2) / (2 * 6**2))
 
 
+# chapters/self_critical.md: Drawing captions
 def draw_captions(decoder, cells, word_map, count, max_length=50):
     """Draw `count` captions for each image with cells (B, C, D).
 
@@ -81,6 +85,7 @@ def draw_captions(decoder, cells, word_map, count, max_length=50):
     return rows[:, : lengths.max()], lengths
 
 
+# chapters/self_critical.md: Learning from a score without a gradient
 def advantages(rewards):
     """Return each reward (B, s) minus the mean of the image's others, as (B·s,)."""
     others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
@@ -99,6 +104,7 @@ def reward_loss(decoded, advantage, word_map):
     return (advantage[decoded.caption] * losses).mean()
 
 
+# chapters/self_critical.md: One epoch
 def train_on_reward(
     loader,
     encoder,

@@ -1,10 +1,13 @@
 # Written by `python -m satlib.tangle` from chapters/site.md: edit that.
-"""The site without a network: the scripts of widgets and formulas, from npm."""
+# chapters/site.md: Site: pages that work without a network
+"""The site: scripts from npm for reading without a network, each page's module."""
 
 import os
 import shutil
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from docutils import nodes
 
 PACKAGES = {"@jupyter-widgets/html-manager": "1.0.15", "mathjax": "3.2.2"}
 WANTED = {  # what the site takes of them
@@ -13,6 +16,7 @@ WANTED = {  # what the site takes of them
 }
 
 
+# chapters/site.md: The scripts
 def fetch_scripts(folder):
     """Put the scripts into a folder, from npm, unless they are there; return it.
 
@@ -37,6 +41,7 @@ def fetch_scripts(folder):
     return folder
 
 
+# chapters/site.md: The scripts
 def _take(source, patterns, target):
     for pattern in patterns:
         found = list(source.glob(pattern))
@@ -48,14 +53,7 @@ def _take(source, patterns, target):
             shutil.copyfile(path, place)
 
 
-def setup(app):
-    """Add the book's own script, and where BOOK_SCRIPTS=npm, all others from npm."""
-    app.connect("config-inited", _use_scripts, priority=1)
-    app.connect("html-page-context", _drop_doubles, priority=900)
-    app.add_js_file("book.js", priority=1)
-    return {"parallel_read_safe": True}
-
-
+# chapters/site.md: The scripts
 def _use_scripts(app, config):
     choice = os.environ.get("BOOK_SCRIPTS", "")
     if choice not in ("", "npm"):
@@ -73,3 +71,23 @@ def _drop_doubles(app, pagename, templatename, context, doctree):
     for script in context.get("script_files", []):
         kept.setdefault((script.filename or "", str(script.attributes)), script)
     context["script_files"] = list(kept.values())
+
+
+# chapters/site.md: Which module is this?
+def _name_module(app, doctree):
+    module = f"{PurePosixPath(app.env.docname).name}.py"
+    title = doctree.next_node(nodes.title)
+    if title is not None and Path(__file__).with_name(module).exists():
+        line = nodes.paragraph("", "This page writes ", classes=["writes"])
+        line += nodes.literal("", f"satlib/{module}")
+        title.parent.insert(title.parent.index(title) + 1, line)
+
+
+# chapters/site.md: Which module is this?
+def setup(app):
+    """Name each page's module; add the book's script, or with BOOK_SCRIPTS=npm all."""
+    app.connect("config-inited", _use_scripts, priority=1)
+    app.connect("doctree-read", _name_module)
+    app.connect("html-page-context", _drop_doubles, priority=900)
+    app.add_js_file("book.js", priority=1)
+    return {"parallel_read_safe": True}

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/speed.md: edit that.
+# chapters/speed.md: Speed: the same mathematics, in a fraction of the time
 """All ratios to the textbook's form in one run: `python -m satlib.speed`."""
 
 import io
@@ -25,6 +26,7 @@ from satlib.scenes import write_scenes
 from satlib.training import train
 
 
+# chapters/speed.md: An epoch on photographs
 def epoch_data(folder, encoder, name, count=60):
     """Write scenes and their cells as data files; return both kinds of dataset."""
     scenes = write_scenes(folder / "scenes", count)
@@ -35,6 +37,7 @@ def epoch_data(folder, encoder, name, count=60):
     return [CaptionDataset(folder, base, "TRAIN", path) for path in (None, cells)]
 
 
+# chapters/speed.md: An epoch on photographs
 def textbook_epoch(decoder, optimizer, encoder, images):
     """Train for one epoch as the textbook does: the encoder runs for each caption."""
     for rows in torch.randperm(5 * len(images)).split(80):
@@ -48,6 +51,7 @@ def textbook_epoch(decoder, optimizer, encoder, images):
         race.training_step(forward, optimizer, captions, lengths)
 
 
+# chapters/speed.md: An epoch on photographs
 def epoch_times(sizes, encoder_name="efficientnet_b4", repeats=5):
     """Return the seconds of epochs from the second on, the textbook's and ours."""
     decoder, *_ = race.example(sizes)
@@ -65,6 +69,7 @@ def epoch_times(sizes, encoder_name="efficientnet_b4", repeats=5):
         return race.compare({"textbook": textbook, "ours": ours}, repeats)
 
 
+# chapters/speed.md: Writing the data files
 def made_up_photographs(folder, count, seed=28):
     """Write JPEGs of 500 × 375 pixels, smooth with some noise; return their names."""
     random, names = np.random.default_rng(seed), [f"{i}.jpg" for i in range(count)]
@@ -77,6 +82,7 @@ def made_up_photographs(folder, count, seed=28):
     return names
 
 
+# chapters/speed.md: Writing the data files
 def file_times(count=1000, repeats=5):
     """Return the seconds of reading photographs by Pillow alone, and writing them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -97,6 +103,7 @@ def file_times(count=1000, repeats=5):
             return race.compare({"Pillow alone": pillow, "ours": ours}, repeats)
 
 
+# chapters/speed.md: Memory, and straight lines
 def peak_memory(function):
     """Return the most bytes that the tensors made by a function take at once."""
     with torch.profiler.profile(profile_memory=True) as profiler:
@@ -107,6 +114,7 @@ def peak_memory(function):
     return max(accumulate(event.nbytes() for event in memory))
 
 
+# chapters/speed.md: Memory, and straight lines
 def peaks(sizes):
     """Return the peak memory of a training step of the textbook's, and of ours."""
     decoder, cells, *captions = race.example(sizes)
@@ -123,6 +131,7 @@ def peaks(sizes):
     return found
 
 
+# chapters/speed.md: Memory, and straight lines
 GROWTH = {
     "images": (8, 16, 32, 64),
     "side": (7, 10, 12, 16),
@@ -144,6 +153,7 @@ def growth(sizes, name, values, repeats=5):
     return found
 
 
+# chapters/speed.md: Everything, at the textbook's sizes
 def limit(sizes):
     """Return a training step's operations, and how many a second a square makes."""
     *_, captions, lengths = race.example(sizes)
@@ -166,6 +176,7 @@ def search_growth(sizes, repeats=5):
     return [np.median(found["ours"]) / some.images for found in times]
 
 
+# chapters/speed.md: Everything, at the textbook's sizes
 def measure(sizes, images=100, photographs=1000, repeats=5):
     """Run all benchmarks; return their figures, times in seconds, memory in bytes."""
     return {
@@ -184,6 +195,7 @@ def measure(sizes, images=100, photographs=1000, repeats=5):
     }
 
 
+# chapters/speed.md: Everything, at the textbook's sizes
 def table(found):
     """Return rows of the table: what, the ratio or share, the smallest, the largest."""
     first, *_, last, products = found["training"]
@@ -207,6 +219,7 @@ def print_table(rows):
         print(f"{what:40} {middle:6.2f}  ({least:.2f} to {most:.2f})")
 
 
+# chapters/speed.md: Everything, at the textbook's sizes
 if __name__ == "__main__":
     results = measure(race.Sizes())
     print_table(table(results))

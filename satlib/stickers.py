@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/stickers.md: edit that.
+# chapters/stickers.md: Stickers: drawing a picture-book world
 """The pieces of the picture-book world: one small picture for every thing."""
 
 from functools import lru_cache
@@ -10,6 +11,7 @@ from PIL.ImageColor import getrgb
 MARGIN, FINE = 8, 4  # pixels around a shape; how many times too large it is painted
 
 
+# chapters/stickers.md: Colours
 COLOURS = {
     "red": "#d62828",
     "orange": "#f78a18",
@@ -29,6 +31,7 @@ def blend(colour, other, percent):
     return tuple((a * (100 - percent) + b * percent) // 100 for a, b in pairs)
 
 
+# chapters/stickers.md: A language for shapes
 TINTS = {
     "w": "#ffffff",  # white
     "k": "#281e2a",  # ink
@@ -43,6 +46,7 @@ TINTS = {
 }
 
 
+# chapters/stickers.md: A language for shapes
 SHAPES = {
     "cat": """d s 62 92 90 99 103 74 90 44 80 54 90 70 82 84 62 80;
         m s 24 99 20 70 34 44 66 44 80 70 76 99; m o 24 82 76 100; m p 25 40 25 4 48 18;
@@ -64,6 +68,7 @@ SHAPES = {
 }
 
 
+# chapters/stickers.md: A language for shapes
 SHAPES |= {
     "balloon": """t l 1 34 62 42 82; t l 1 66 62 58 82;
         m s 34 68 8 50 4 14 30 -4 70 -4 96 14 92 50 66 68;
@@ -84,6 +89,7 @@ SHAPES |= {
 }
 
 
+# chapters/stickers.md: A language for shapes
 SHAPES |= {
     "whale": """s l 3 60 34 60 20 50 10; s l 3 60 20 70 10;
         d s 20 66 -2 44 0 30 10 36 18 40 24 30 34 32 28 60;
@@ -95,6 +101,7 @@ SHAPES |= {
 }
 
 
+# chapters/stickers.md: A language for shapes
 SHAPES |= {
     "ball": """m o 4 4 96 96; l s 50 50 34 34 26 6 50 2 56 8 54 30;
         l s 50 50 74 48 94 46 96 64 86 76 66 64; d l 2 50 50 71 30 77 14;
@@ -113,6 +120,7 @@ SHAPES |= {
 }
 
 
+# chapters/stickers.md: A language for shapes
 SHAPES |= {
     "umbrella": """t p 48 8 47 99 51 99 52 8;
         m s 0 50 8 10 40 6 60 6 92 10 100 50 84 40 72 54 50 40 28 54 16 40;
@@ -134,6 +142,7 @@ SHAPES |= {
 }
 
 
+# chapters/stickers.md: A language for shapes
 SHAPES |= {
     "sun": "l o 0 0 100 100; m o 14 14 86 86",
     "cloud": """m o 0 44 40 84; m o 50 30 90 80; m o 66 48 100 84;
@@ -146,6 +155,7 @@ SHAPES |= {
 }
 
 
+# chapters/stickers.md: A language for shapes
 @lru_cache
 def parts(name):
     """Return a shape as a list of tint, form, width of the pen and points (n, 2)."""
@@ -158,6 +168,7 @@ def parts(name):
     return result
 
 
+# chapters/stickers.md: Round corners without a sine
 def smooth(points):
     """Cut the corners of a closed polygon (n, 2) three times: (8 n, 2).
 
@@ -171,6 +182,7 @@ def smooth(points):
     return points // 64
 
 
+# chapters/stickers.md: Paint, light and outline
 @lru_cache(512)
 def paint(name, colour, size, mirrored=False):
     """Paint a shape `size` pixels wide, flat; return RGBA of side size + 2 · MARGIN."""
@@ -193,6 +205,7 @@ def paint(name, colour, size, mirrored=False):
     return image.reduce(FINE)
 
 
+# chapters/stickers.md: Paint, light and outline
 def sticker(name, colour, size, mirrored=False):
     """Paint a shape with light from the top left and an outline; return RGBA."""
     flat = paint(name, colour, size, mirrored)

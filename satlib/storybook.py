@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/storybook.md: edit that.
+# chapters/storybook.md: Storybook: what a picture shows, and how to say it
 """What the pictures of the picture-book world show, and five captions for each."""
 
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from PIL.ImageColor import getrgb
 from satlib.stickers import COLOURS
 
 
+# chapters/storybook.md: What belongs where
 class Kind(NamedTuple):
     """What a thing does, where, and how large it is (pixels)."""
 
@@ -22,6 +24,7 @@ class Kind(NamedTuple):
     seat: int = 0  # where others sit, in percent of its size from its upper edge
 
 
+# chapters/storybook.md: What belongs where
 KINDS = {
     "cat": Kind("on", "sits", 92, 230),
     "dog": Kind("on", "stands", 96, 230),
@@ -39,6 +42,7 @@ KINDS = {
 }
 
 
+# chapters/storybook.md: What belongs where
 SKY = ["bird", "balloon"]
 HOME = {
     "grass": ["cat", "dog", "ball", "tree", "house", "car", "flower"],
@@ -48,6 +52,7 @@ HOME = {
 }
 
 
+# chapters/storybook.md: What belongs where
 GROUNDS = {  # the sky above and at the horizon, hills, the ground far away and near
     "grass": ("#78bef0", "#def2fa", "#8cc496", "#96cd60", "#60a846"),
     "sand": ("#6ec8ec", "#e2f6f8", "#46aac8", "#f6e4b8", "#e8ca94"),
@@ -56,6 +61,7 @@ GROUNDS = {  # the sky above and at the horizon, hills, the ground far away and 
 }
 
 
+# chapters/storybook.md: What belongs where
 @lru_cache
 def fitting_colours(name, ground):
     """List the colours of a thing that differ enough from what is behind it."""
@@ -65,6 +71,7 @@ def fitting_colours(name, ground):
     return [colour for colour, distance in far.items() if distance >= 90**2]
 
 
+# chapters/storybook.md: Scene and thing
 @dataclass(frozen=True)
 class Thing:
     """An object of a scene; x and y are its centre, size its width, all in pixels."""
@@ -111,6 +118,7 @@ class Scene:
         return [f"{line[0].upper()}{line[1:]}." for line in lines]
 
 
+# chapters/storybook.md: The grammar
 TWO = """{A} {does_A} REL {B} {at_B}; {B} {does_B} {at_B} INV {A};
     {A} REL {B} {at_B}; there is {A} REL {B} {at_B}; {B} {at_B} with {A} REL it"""
 GRAMMAR = {
@@ -128,6 +136,7 @@ GRAMMAR = {
 }
 
 
+# chapters/storybook.md: A seed, a scene
 class Dice(Random):
     """Chance that depends on the seed alone, on every machine and Python."""
 
@@ -140,6 +149,7 @@ class Dice(Random):
         return low + int(self.random() * (high - low + 1))
 
 
+# chapters/storybook.md: A seed, a scene
 SLOTS = {  # the kind of thing, its middle, how much lower, its size in percent
     "alone": [("any", 128, 0, 118)],
     "beside": [("low", 66, 0, 100), ("low", 190, 0, 100)],
@@ -152,6 +162,7 @@ OFTEN = {"alone": 2, "beside": 3, "above": 3, "on": 2, "between": 1, "over": 1}
 RELATIONS = [relation for relation, weight in OFTEN.items() for _ in range(weight)]
 
 
+# chapters/storybook.md: A seed, a scene
 def cast(relation, ground, dice):
     """Choose the names for a relation, all different."""
     low = HOME[ground]
@@ -165,6 +176,7 @@ def cast(relation, ground, dice):
     return names
 
 
+# chapters/storybook.md: A seed, a scene
 def arrange(relation, names, colours, dice):
     """Put things into the slots of a relation, each a little off; return `Thing`s."""
     shift = dice.between(-30, 30) if relation in ("alone", "above", "on") else 0
@@ -182,6 +194,7 @@ def arrange(relation, names, colours, dice):
     return tuple(things)
 
 
+# chapters/storybook.md: A seed, a scene
 def make_scene(seed):
     """Invent the scene of a seed: the same on every machine."""
     dice = Dice(f"scene {seed}")
@@ -195,6 +208,7 @@ def make_scene(seed):
     return Scene(int(seed), ground, relation, things)
 
 
+# chapters/storybook.md: A seed, a scene
 def simple_scene(name, colour, ground):
     """Put one thing on a ground. Raises ValueError where it does not belong."""
     if name not in HOME.get(ground, []) + SKY:

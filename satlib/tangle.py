@@ -1,13 +1,18 @@
 # Written by `python -m satlib.tangle` from chapters/tangle.md: edit that.
-"""Write `satlib/` from the chapters, or check that it is up to date."""
+# chapters/tangle.md: Reading a chapter
+"""Write `satlib/` and the page of names from the chapters, or check them."""
 
 import argparse
+import ast
 import hashlib
 import re
 import sys
+from itertools import groupby, pairwise
 from pathlib import Path
+from textwrap import fill
 
 import jupytext
+from markdown_it import MarkdownIt
 
 import satlib
 
@@ -21,89 +26,161 @@ class TangleError(Exception):
     """A chapter that cannot be written as a module."""
 
 
-def exported_cells(chapter):
-    """List the source of the cells of the path `chapter` that belong to its module.
+# chapters/tangle.md: Reading a chapter
+def headed_cells(chapter):
+    """List the code cells of the path `chapter`, each as (heading above it, source).
 
-    Raises TangleError if a cell names another module, or if jupytext would read the
-    chapter as markdown because its header does not name the format.
+    Raises TangleError if jupytext would read the chapter as markdown because its
+    header does not name the format.
     """
-    notebook = jupytext.read(chapter, fmt="md:markdown")  # MyST if the header says so
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    cells, heading = [], ""
+    for cell in jupytext.read(chapter, fmt="md:markdown").cells:  # or MyST: its header
+        if cell.cell_type == "code":
+            cells.append((heading, cell.source))
+        else:
+            for opening, content in pairwise(MarkdownIt().parse(cell.source)):
+                if opening.type == "heading_open":
+                    heading = content.content
     fences = len(FENCE.findall(chapter.read_text(encoding="utf-8")))
     if len(cells) != fences:
         raise TangleError(
             f"{chapter}: jupytext finds {len(cells)} of {fences} code cells; under "
             "text_representation put 'extension: .md' and 'format_name: myst'"
         )
-    exported = [(EXPORT.match(cell + "\n"), cell) for cell in cells]
-    for match, cell in exported:
-        if match and match[1] != chapter.stem:
+    return cells
+
+
+# chapters/tangle.md: Reading a chapter
+def exported_cells(chapter):
+    """List what the path `chapter` gives its module: cells, their origin above them.
+
+    Raises TangleError if a cell names another module.
+    """
+    exported = []
+    for heading, cell in headed_cells(chapter):
+        if not (match := EXPORT.match(cell + "\n")):
+            continue
+        if match[1] != chapter.stem:
             raise TangleError(
                 f"{chapter}: a cell names satlib/{match[1]}.py, but this chapter "
                 f"writes satlib/{chapter.stem}.py:\n{cell}"
             )
-    return [cell[match.end() :].strip("\n") for match, cell in exported if match]
+        origin = f"# chapters/{chapter.name}: {heading}\n"
+        exported.append(origin + cell[match.end() :].strip("\n"))
+    return exported
 
 
+# chapters/tangle.md: The page of names
+def defined_names(source):
+    """List the public names that a module's source defines: (name, what it is)."""
+    found = []
+    for node in ast.parse(source).body:
+        match node:
+            case ast.ClassDef(name) | ast.FunctionDef(name):
+                what = (ast.get_docstring(node) or "").partition("\n")[0]
+            case ast.Assign([ast.Name(name)]) | ast.AnnAssign(ast.Name(name)):
+                what = "a constant."
+            case _:
+                continue
+        if not name.startswith("_"):
+            found.append((name, what))
+    return found
+
+
+# chapters/tangle.md: The page of names
+NAMES = """\
+% Written by `python -m satlib.tangle` from all chapters: edit them.
+
+# Names: what is defined where
+
+Every public class, function and constant of `satlib`, with the chapter that defines it.
+A chapter and its module have the same name: what is in [decoder](decoder.md) is
+imported from `satlib.decoder`.
+"""
+PLAIN = re.compile(r"(`[^`]*`)|([<\[*$|])")
+
+
+# chapters/tangle.md: The page of names
+def page_of_names(modules):
+    """Return the page that lists what `modules`, sources by path, define."""
+    names = [
+        (name, path.stem, PLAIN.sub(lambda m: m[1] or "\\" + m[2], what))
+        for path, source in modules.items()
+        for name, what in defined_names(source)
+    ]
+    names.sort(key=lambda row: (row[0].lower(), row))
+    lines = [NAMES]
+    for letter, rows in groupby(names, key=lambda row: row[0][0].upper()):
+        lines.append(f"## {letter}\n")
+        for name, page, what in rows:
+            row = f"- `{name}` in [{page}]({page}.md): {what}"
+            lines.append(fill(row, 120, subsequent_indent="  ", break_on_hyphens=False))
+        lines.append("")
+    return "\n".join(lines)
+
+
+# chapters/tangle.md: Writing the modules
 def tangle(root=ROOT):
-    """Map the path of every module under `root` to the source its chapter gives it."""
+    """Map the path of all that the chapters under `root` write to its text."""
     modules = {}
     for chapter in sorted((root / "chapters").glob("*.md")):
         cells = exported_cells(chapter)
         if cells:
             path = root / "satlib" / f"{chapter.stem}.py"
             modules[path] = HEADER.format(chapter.stem) + "\n\n\n".join(cells) + "\n"
-    return modules
+    return modules | {root / "chapters" / "names.md": page_of_names(modules)}
 
 
-def stale_modules(root=ROOT):
-    """List the paths of modules under `root` that their chapters write differently."""
-    modules = tangle(root)
+# chapters/tangle.md: Writing the modules
+def stale_files(root=ROOT):
+    """Map the path of each file that the chapters under `root` write differently.
+
+    To its text, or to None if it is to go.
+    """
+    files = tangle(root)
     orphans = [
         path
         for path in sorted((root / "satlib").glob("*.py"))
-        if path not in modules and _read(path).startswith(HEADER.format(path.stem))
+        if path not in files and _read(path).startswith(HEADER.format(path.stem))
     ]
-    return [path for path, source in modules.items() if _read(path) != source] + orphans
+    stale = {path: text for path, text in files.items() if _read(path) != text}
+    return stale | dict.fromkeys(orphans)
 
 
 def _read(path):
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
+# chapters/tangle.md: Writing the modules
 def main(arguments=None):
     """Run `python -m satlib.tangle [--check]`; return its exit code."""
     parser = argparse.ArgumentParser("python -m satlib.tangle", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1")
     check = parser.parse_args(arguments).check
     try:
-        modules, stale = tangle(), stale_modules()
+        stale = stale_files()
     except TangleError as error:
         print(error)
         return 1
-    for path in stale:
-        chapter = f"chapters/{path.stem}.md"
+    for path, text in stale.items():
+        name = f"{path.parent.name}/{path.name}"
         if check:
-            print(f"satlib/{path.name} is not what {chapter} writes")
-        elif path in modules:
-            print(f"{chapter} -> satlib/{path.name}")
-            _replace(path, modules[path])
-        else:
-            print(f"satlib/{path.name} removed: no cell of {chapter} writes it")
+            print(f"{name} is not what the chapters write")
+        elif text is None:
             path.unlink()
-    return int(check and bool(stale))
+            print(f"{name} removed: no chapter writes it")
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"{name} written")
+    return int(check and len(stale) > 0)
 
 
-def _replace(path, source):
-    partial = path.with_suffix(".py.part")
-    partial.write_text(source, encoding="utf-8")
-    partial.replace(path)
-
-
+# chapters/tangle.md: No stale page
 def fingerprint(root=ROOT):
-    """Return eight hex digits that change whenever a module of `satlib` does."""
-    sources = sorted((root / "satlib").glob("*.py"))
-    return hashlib.sha256(b"\0".join(p.read_bytes() for p in sources)).hexdigest()[:8]
+    """Return eight hex digits that change whenever the code of `satlib` does."""
+    modules = sorted((root / "satlib").glob("*.py"))
+    code = "\0".join(ast.dump(ast.parse(path.read_bytes())) for path in modules)
+    return hashlib.sha256(code.encode()).hexdigest()[:8]
 
 
 def setup(app):
@@ -113,12 +190,13 @@ def setup(app):
 
 
 def _tie_cache(app, config):
-    if stale := stale_modules():
+    if stale := stale_files():
         names = ", ".join(path.name for path in stale)
         raise TangleError(f"run python -m satlib.tangle first; stale: {names}")
     cache = Path(app.outdir).parent / ".jupyter_cache" / fingerprint()
     config.nb_execution_cache_path = str(cache)
 
 
+# chapters/tangle.md: No stale page
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/training.md: edit that.
+# chapters/training.md: Training: one epoch
 """One epoch of training: loss, meters, clipping, learning-rate decay, `train`."""
 
 import time
@@ -9,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 TIMES = "batch_time", "data_time"
 
 
+# chapters/training.md: The penalty: look everywhere once
 def attention_penalty(alphas):
     """Return the doubly stochastic penalty of maps (k·B, T, P), as in (training-loss).
 
@@ -23,6 +25,7 @@ def caption_loss(decoded, alpha_c=1.0):
     return cross_entropy + alpha_c * attention_penalty(decoded.alphas), cross_entropy
 
 
+# chapters/training.md: Keeping count: AverageMeter and top-5 accuracy
 class AverageMeter:
     """Keeps the latest value of a quantity and its weighted mean."""
 
@@ -41,6 +44,7 @@ class AverageMeter:
         self.avg = self.sum / self.count if self.count else 0.0
 
 
+# chapters/training.md: Keeping count: AverageMeter and top-5 accuracy
 def accuracy(scores, targets, k=5):
     """Return the percentage of words (W,) that are among the k best scores (W, V)."""
     if len(targets) == 0:
@@ -49,6 +53,7 @@ def accuracy(scores, targets, k=5):
     return (best == targets.unsqueeze(1)).any(dim=1).float().mean().item() * 100
 
 
+# chapters/training.md: Keeping steady: clipping and decay
 def clip_gradient(optimizer, grad_clip):
     """Cut every gradient entry of the optimiser's parameters to ±grad_clip."""
     for group in optimizer.param_groups:
@@ -57,6 +62,7 @@ def clip_gradient(optimizer, grad_clip):
                 parameter.grad.clamp_(-grad_clip, grad_clip)
 
 
+# chapters/training.md: Keeping steady: clipping and decay
 def adjust_learning_rate(optimizer, shrink_factor):
     """Multiply the learning rate of every parameter group by `shrink_factor`."""
     if not 0 < shrink_factor < 1:
@@ -65,6 +71,7 @@ def adjust_learning_rate(optimizer, shrink_factor):
         group["lr"] *= shrink_factor
 
 
+# chapters/training.md: One epoch
 def train(
     loader,
     encoder,
@@ -101,6 +108,7 @@ def train(
     return {name: meter.avg for name, meter in meters.items()}
 
 
+# chapters/training.md: One epoch
 def encode(encoder, batch):
     """Return cells (B, C, D) in float32: of images, or of what is cached of them."""
     if encoder is None:
@@ -123,6 +131,7 @@ def update_weights(loss, optimizers, grad_clip, scaler, after_step=None):
         after_step()
 
 
+# chapters/training.md: One epoch
 def measured(loader, device, epoch, meters, print_freq):
     """Yield the mini-batches of an epoch on a device; take their times in `meters`.
 

@@ -1,4 +1,5 @@
 # Written by `python -m satlib.tangle` from chapters/validation.md: edit that.
+# chapters/validation.md: Validation: how good is it on unseen images?
 """One pass over the validation split: loss, top-5 accuracy and two BLEU scores."""
 
 import torch
@@ -8,6 +9,7 @@ from satlib.bleu import corpus_bleu
 from satlib.training import AverageMeter, accuracy, caption_loss, encode
 
 
+# chapters/validation.md: Two BLEU scores
 def teacher_forced_words(decoded):
     """Return the best next words of a `Decoded` batch, a list for each caption."""
     said = [[] for _ in decoded.alphas]
@@ -17,6 +19,7 @@ def teacher_forced_words(decoded):
     return said
 
 
+# chapters/validation.md: Two BLEU scores
 def rows_of_same_image(captions, images, silent):
     """Return for each caption (k·B, L) its image's k rows, without `silent` ids."""
     rows = [[i for i in row if i not in silent] for row in captions.tolist()]
@@ -24,6 +27,7 @@ def rows_of_same_image(captions, images, silent):
     return [rows[j // k * k : j // k * k + k] for j in range(len(rows))]
 
 
+# chapters/validation.md: Two BLEU scores
 @torch.no_grad()
 def validate(loader, encoder, decoder, word_map, references):
     """Measure a model on a split; return a dict of its scores.

@@ -2,11 +2,14 @@
 
 import ast
 import re
+import subprocess
+import sys
 from itertools import pairwise
 
 import jupytext
 import nbformat
 import pytest
+import yaml
 
 from satlib.tangle import ROOT
 
@@ -14,11 +17,6 @@ CHAPTERS = {path.stem: path for path in sorted(ROOT.glob("chapters/*.md"))}
 NOTEBOOKS = sorted(ROOT.glob("chapters/*.ipynb"))
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in CHAPTERS.items()}
 MODULES = sorted(ROOT.glob("satlib/*.py"))
-COURSE = re.findall(
-    r"\w+",
-    "encoder attention lstm decoder dataset batches training initialization "
-    "beam_search bleu validation fit train captioner explorer grounding caption card",
-)
 EXPORT = re.compile(r"# satlib/\w+\.py\n")
 
 
@@ -211,9 +209,96 @@ def test_the_measure_of_docstrings_sees(source, lacks):
     assert bool([*untold(source)]) is lacks
 
 
+def parts():
+    """List the parts of the table of contents: (caption, numbered or not, pages)."""
+    return [
+        (
+            part["caption"],
+            part.get("numbered", False),
+            [page["file"].removeprefix("chapters/") for page in part["chapters"]],
+        )
+        for part in yaml.safe_load(text_of("_toc.yml"))["parts"]
+    ]
+
+
+PAGES = [page for _, _, pages in parts() for page in pages]
+COURSE = [page for _, numbered, pages in parts() if numbered for page in pages]
+BACK = parts()[-1][2]  # glossary, names, bibliography
+
+
 def test_every_page_is_in_the_table_of_contents():
-    pages = re.findall(r"(?:root|file): chapters/(\w+)", text_of("_toc.yml"))
-    assert sorted(pages) == sorted(CHAPTERS)
+    assert sorted([*PAGES, "index"]) == sorted(CHAPTERS)
+
+
+def test_the_course_comes_first_and_alone_has_numbers():
+    assert PAGES[: len(COURSE)] == COURSE
+    assert COURSE[0] == "encoder" and COURSE[-1] == "card"
+
+
+@pytest.mark.parametrize("name", sorted({*PAGES} - {*BACK}))
+def test_a_title_begins_with_the_name_of_the_module(name):
+    title = cells_of(CHAPTERS[name])[0][1].splitlines()[0].removeprefix("# ")
+    word, colon, rest = title.partition(": ")
+    assert re.sub("[ -]", "_", word).lower() == name and rest, title
+
+
+def test_a_page_says_which_module_it_writes(tmp_path):
+    for page in ("index", "chapters/decoder", "chapters/other"):
+        path = tmp_path / f"{page}.md"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("---\norphan: true\n---\n# A title\n\nText.\n\n## More\n")
+    build = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-qWCb",
+        "text",
+        tmp_path,
+        tmp_path / "out",
+    ]
+    subprocess.run([*build, "-Dextensions=myst_parser,satlib.site"], check=True)
+    line = 'This page writes "satlib/decoder.py"'
+    pages = {path.stem: path.read_text() for path in tmp_path.glob("out/**/*.txt")}
+    assert re.findall(r".+", pages["decoder"])[2:5] == [line, "Text.", "More"]
+    assert "writes" not in pages["index"] + pages["other"]
+
+
+def test_the_map_of_the_book_has_every_page_under_its_title_and_number():
+    row = re.compile(r"^(\d+\.|-) \[(.+)\]\((\w+)\.md\)$", re.MULTILINE)
+    rows = row.findall(TEXTS["index"])
+    assert sorted(page for _, _, page in rows) == sorted(PAGES)
+    for mark, title, page in rows:
+        assert f"\n# {title}\n" in "\n" + TEXTS[page]
+        assert mark == (f"{COURSE.index(page) + 1}." if page in COURSE else "-")
+
+
+def needs(text):
+    """List the pages that a chapter needs: the links in "**You need** …" up to "."."""
+    paragraph = re.search(r"^\*\*You need\*\*.*?(?=\n\n)", text, re.M | re.S)
+    needed = re.split(r"\.(?=\s)", paragraph[0] + "\n")[0] if paragraph else ""
+    return re.findall(r"\]\((\w+)\.md", needed)
+
+
+def test_needs():
+    text = "**You need** [a](aa.md) and\n[b](bb.md). Also [c](cc.md).\n\n[d](dd.md)."
+    assert needs(text) == ["aa", "bb"] and needs("[a](aa.md)\n\n") == []
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_a_chapter_of_the_course_needs_only_what_comes_before_it(name):
+    assert {*needs(TEXTS[name])} <= {*COURSE[: COURSE.index(name)]}
+
+
+def test_the_address_of_a_page_that_moved_leads_to_one_that_is_there():
+    config = yaml.safe_load(text_of("_config.yml"))["sphinx"]
+    assert "sphinx_reredirects" in config["extra_extensions"]
+    moved = {
+        page.removeprefix("chapters/"): target.removesuffix(".html")
+        for page, target in config["config"]["redirects"].items()
+    }
+    assert {"captions", "features", "session", "shared", "views"} <= moved.keys()
+    assert moved.keys() & {*PAGES} == set()
+    assert set(moved.values()) <= {*PAGES}
 
 
 def test_the_training_notebook_is_there():

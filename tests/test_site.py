@@ -280,7 +280,7 @@ def test_a_page_keeps_its_size(book):
     [
         "index",
         "explorer",
-        "views",
+        "maps",
         "figures",
         "lstm",
         "beam_search",

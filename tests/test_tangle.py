@@ -1,11 +1,14 @@
 """Chapters write the library: what is written, what is refused, who imports whom."""
 
 import ast
+import importlib
 import re
 import runpy
 import shutil
 import subprocess
 import sys
+import textwrap
+import types
 
 import pytest
 
@@ -23,45 +26,48 @@ kernelspec:
 ---
 """
 
-# The rooms in the book's order, but for the appendix, which stands first. A module
-# imports only what its row names; "above" allows every room above it.
-ROOMS = {
-    "tangle": "",
-    "site": "",
-    "figures": "",
-    "backbone": "",
-    "encoder": "backbone",
-    "attention": "figures",
-    "lstm": "figures",
-    "initialization": "figures",
-    "recurrence": "",
-    "decoder": "attention lstm initialization recurrence",
-    "stickers": "",
-    "storybook": "stickers",
-    "scenes": "stickers storybook",
-    "caption_files": "",
-    "photographs": "",
-    "dataset": "caption_files photographs",
-    "batches": "encoder dataset photographs",
-    "training": "decoder batches",
-    "concepts": "training",
-    "bleu": "",
-    "beam_search": "decoder",
-    "self_critical": "training bleu beam_search",
-    "validation": "decoder training bleu beam_search",
-    "configuration": "encoder photographs",
-    "learner": "encoder decoder concepts configuration",
-    "fit": "above",
-    "captioner": "above",
-    "maps": "figures photographs",
-    "explorer": "figures maps",
-    "grounding": "above",
-    "card": "above",
-    "ablation": "above",
-    "benchmark": "above",
-    "speed": "above",
-    "scale": "above",
-}
+# What each module imports of the others, in the order of imports: each stands below
+# all that it imports, so there is no circle. A test compares it with the modules, and
+# where they differ it prints the table as it should be.
+ARROWS = """
+tangle:
+site:
+figures:
+backbone:
+encoder: backbone
+attention:
+lstm:
+initialization:
+decoder: attention lstm initialization
+recurrence: attention decoder
+stickers:
+storybook: stickers
+scenes: stickers storybook
+caption_files:
+photographs:
+dataset: caption_files photographs
+batches: photographs dataset
+training:
+concepts: training
+bleu:
+beam_search:
+self_critical: training bleu beam_search
+validation: training bleu beam_search
+configuration: encoder photographs
+learner: encoder recurrence concepts
+fit: scenes photographs dataset batches training concepts self_critical validation
+    configuration learner
+captioner: photographs beam_search configuration learner
+maps: figures photographs
+explorer: figures maps
+grounding: scenes photographs dataset batches training bleu configuration learner fit
+    captioner
+card: caption_files bleu configuration captioner grounding
+ablation: photographs configuration fit captioner card
+benchmark: encoder decoder recurrence training beam_search
+speed: encoder decoder scenes photographs dataset batches training configuration
+    benchmark
+"""
 INIT = {"__version__"}  # what may be imported from satlib itself
 MODULES = sorted(path.stem for path in tangle.ROOT.glob("satlib/[a-z]*.py"))
 
@@ -108,10 +114,15 @@ def test_writes_the_exported_cells_in_order(project, capsys):
     project.chapter("index", "Only text.\n")
 
     assert project.main() == 0
-    assert capsys.readouterr().out == "chapters/eyes.md -> satlib/eyes.py\n"
+    assert capsys.readouterr().out == (
+        "satlib/eyes.py written\nchapters/names.md written\n"
+    )
     assert project.module("eyes").read_text() == (
         "# Written by `python -m satlib.tangle` from chapters/eyes.md: edit that.\n"
-        "import math\n\n\ndef look():\n    return math.pi\n"
+        "# chapters/eyes.md: Title\n"
+        "import math\n\n\n"
+        "# chapters/eyes.md: Title\n"
+        "def look():\n    return math.pi\n"
     )
     assert [path.name for path in project.module("eyes").parent.iterdir()] == [
         "eyes.py"
@@ -119,6 +130,81 @@ def test_writes_the_exported_cells_in_order(project, capsys):
 
     assert project.main() == 0 == project.main("--check")
     assert capsys.readouterr().out == ""
+
+
+def test_a_cell_stands_below_its_heading(project):
+    project.chapter(
+        "eyes",
+        cell('# satlib/eyes.py\n"""See."""'),
+        "\n## Looking `closely`\n\nText.\n",
+        "\n```sh\n# no heading\n```\n",
+        cell("# satlib/eyes.py\nA = 1"),
+        cell("# not the module\n"),
+        cell("# satlib/eyes.py\nB = 2"),
+        "\n### Further on\n",
+        cell("# satlib/eyes.py\nC = 3"),
+    )
+    project.main()
+    lines = project.module("eyes").read_text().splitlines()
+    assert [line for line in lines[1:] if line] == [
+        "# chapters/eyes.md: Title",
+        '"""See."""',
+        "# chapters/eyes.md: Looking `closely`",
+        "A = 1",
+        "# chapters/eyes.md: Looking `closely`",
+        "B = 2",
+        "# chapters/eyes.md: Further on",
+        "C = 3",
+    ]
+    module = ast.parse(project.module("eyes").read_text())
+    assert ast.get_docstring(module) == "See."
+
+
+def test_the_page_of_names(project, capsys):
+    project.chapter(
+        "eyes",
+        cell("# satlib/eyes.py\nimport math\nfrom math import pi\n_HIDDEN = 1"),
+        cell(
+            '# satlib/eyes.py\nclass Look:\n    """Look at `<a>`, <b>.\n\n    More."""'
+        ),
+        cell("# satlib/eyes.py\nbare = lambda: 1\ndef _own(): ..."),
+        cell("def shown(): ..."),
+    )
+    project.chapter("ears", cell("# satlib/ears.py\nLOUD: int = 1\ndef bang(): ..."))
+    page = project.root / "chapters" / "names.md"
+    assert project.main("--check") == 1 and not page.exists()
+    assert "chapters/names.md is not what" in capsys.readouterr().out
+    project.main()
+    assert re.findall("^(?:- |##).*", page.read_text(), re.MULTILINE) == [
+        "## B",
+        "- `bang` in [ears](ears.md):",
+        "- `bare` in [eyes](eyes.md): a constant.",
+        "## L",
+        "- `Look` in [eyes](eyes.md): Look at `<a>`, \\<b>.",
+        "- `LOUD` in [ears](ears.md): a constant.",
+    ]
+
+    capsys.readouterr()
+    project.chapter("ears", cell("# satlib/ears.py\nLOUD = 2"))
+    assert project.main() == 0 == project.main("--check")
+    assert "bang" not in page.read_text()
+
+
+def test_the_page_of_names_has_all_classes_and_functions_and_nothing_else():
+    page = (tangle.ROOT / "chapters" / "names.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^- `(\w+)` in \[(\w+)\]\(\2\.md\)", page, re.MULTILINE)
+    assert listed == sorted(set(listed), key=lambda row: (row[0].lower(), row))
+    modules = {name: importlib.import_module(f"satlib.{name}") for name in MODULES}
+    assert all(hasattr(modules[module], name) for name, module in listed)
+    defined = {
+        (name, module)
+        for module in MODULES
+        for name, value in vars(modules[module]).items()
+        if not name.startswith("_")
+        and isinstance(value, type | types.FunctionType)
+        and value.__module__ == f"satlib.{module}"
+    }
+    assert len(defined) > 200 and defined <= set(listed)
 
 
 def test_check_names_what_is_stale_and_leaves_it(project, capsys):
@@ -131,8 +217,8 @@ def test_check_names_what_is_stale_and_leaves_it(project, capsys):
 
     assert project.main("--check") == 1
     out = capsys.readouterr().out
-    assert "satlib/eyes.py is not what chapters/eyes.md writes" in out
-    assert "satlib/ears.py is not what chapters/ears.md writes" in out
+    assert "satlib/eyes.py is not what the chapters write" in out
+    assert "satlib/ears.py is not what the chapters write" in out
     assert project.module("eyes").read_text() == "A = 2\n"
     assert not project.module("ears").exists()
 
@@ -200,6 +286,10 @@ def test_a_change_in_the_library_changes_the_fingerprint(project):
     project.chapter("eyes", cell("# satlib/eyes.py\nA = 1"))
     project.main()
     before = project.names["fingerprint"]()
+    project.chapter("eyes", "\n## Another heading\n", cell("# satlib/eyes.py\nA = 1"))
+    project.main()
+    assert "Another heading" in project.module("eyes").read_text()
+    assert project.names["fingerprint"]() == before
     project.chapter("eyes", cell("# satlib/eyes.py\nA = 2"))
     assert project.names["fingerprint"]() == before
     project.main()
@@ -211,7 +301,8 @@ def test_the_library_is_what_the_chapters_write(capsys):
 
 
 def test_every_module_but_init_has_a_chapter():
-    assert sorted(path.stem for path in tangle.tangle()) == MODULES
+    modules = [path.stem for path in tangle.tangle() if path.suffix == ".py"]
+    assert sorted(modules) == MODULES
 
 
 def test_every_module_imports_alone_and_without_chapters(tmp_path):
@@ -230,14 +321,6 @@ for name in {MODULES}:
     run = [sys.executable, "-c", script]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_the_rooms_stand_in_the_order_of_the_book():
-    toc = (tangle.ROOT / "_toc.yml").read_text(encoding="utf-8")
-    pages = re.findall(r"file: chapters/(\w+)", toc.partition("Appendix")[0])
-    rooms = [page for page in pages if page in MODULES]
-    assert rooms
-    assert sorted(rooms, key=[*ROOMS].index) == rooms
 
 
 def imported_rooms(source):
@@ -261,11 +344,33 @@ def test_imported_rooms():
     assert imported_rooms(source + "from satlib import e\nimport os") == {"a", "c", "e"}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_only_rooms_above_it(name):
-    assert name in ROOMS, "a new room: give it its place in the table above"
-    above = [*ROOMS][: [*ROOMS].index(name)]
-    allowed = above if ROOMS[name] == "above" else ROOMS[name].split()
-    assert set(allowed) <= set(above)
-    source = (tangle.ROOT / "satlib" / f"{name}.py").read_text(encoding="utf-8")
-    assert imported_rooms(source) <= set(allowed)
+def table(imports):
+    """Write what rooms import, each below all that it imports, else as in ARROWS."""
+    waiting = [name for name in re.findall(r"^\w+", ARROWS, re.M) if name in imports]
+    waiting += sorted(imports.keys() - set(waiting))
+    placed, rows = [], []
+    while waiting:
+        ready = [room for room in waiting if imports[room] <= {*placed}]
+        assert ready, f"a circle, or what is no module: {waiting}"
+        row = " ".join([f"{ready[0]}:", *sorted(imports[ready[0]], key=placed.index)])
+        rows.append(textwrap.fill(row, 88, subsequent_indent="    "))
+        waiting.remove(ready[0])
+        placed.append(ready[0])
+    return "\n".join(["", *rows, ""])
+
+
+def test_table():
+    imports = {"bleu": {"tangle", "a"}, "a": {"tangle"}, "tangle": set()}
+    assert table(imports) == "\ntangle:\na: tangle\nbleu: tangle a\n"
+    with pytest.raises(AssertionError, match="a circle.*bleu"):
+        table(imports | {"tangle": {"bleu"}})
+
+
+def test_the_arrows_are_what_the_modules_import():
+    found = table(
+        {
+            name: imported_rooms((tangle.ROOT / f"satlib/{name}.py").read_text("utf-8"))
+            for name in MODULES
+        }
+    )
+    assert found == ARROWS, f"ARROWS should be:\n{found}"

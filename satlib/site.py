@@ -1,13 +1,19 @@
 # Written by `python -m satlib.tangle` from chapters/site.md: edit that.
-# chapters/site.md: Site: pages that work without a network
+# chapters/site.md: Site: pages that run side by side, and work without a network
 """The site: scripts from npm for reading without a network, each page's module."""
 
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from docutils import nodes
+from jupyter_cache import get_cache
+from myst_nb.core.execute import create_client
+from myst_nb.core.read import create_nb_reader
+from sphinx.util import logging
 
 PACKAGES = {"@jupyter-widgets/html-manager": "1.0.15", "mathjax": "3.2.2"}
 WANTED = {  # what the site takes of them
@@ -73,6 +79,37 @@ def _drop_doubles(app, pagename, templatename, context, doctree):
     context["script_files"] = list(kept.values())
 
 
+# chapters/site.md: Pages that run side by side
+TRAINS = "chapters/fit"
+LOGGER = logging.getLogger(__name__)
+
+
+def _run_ahead(app, env, names):
+    config = env.mystnb_config
+    if config.execution_mode != "cache":
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the pages' own processes
+    get_cache(config.execution_cache_path).list_cache_records()  # before two make it
+    late = [n for n in names if n != TRAINS and "satlib.fit import" in _text(env, n)]
+    early = sorted({*names} - {*late}, key=lambda name: (name != TRAINS, name))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for group in (early, late):
+            list(pool.map(partial(_run, env), group))
+
+
+def _text(env, name):
+    return Path(env.doc2path(name)).read_text(encoding="utf-8")
+
+
+def _run(env, name):
+    path, text = env.doc2path(name), _text(env, name)
+    reader = create_nb_reader(path, env.myst_config, env.mystnb_config, text)
+    if reader:
+        notebook, of = reader.read(text), (env.mystnb_config, LOGGER, reader.read_fmt)
+        with create_client(notebook, path, *of):
+            pass  # it has run, or was in the cache
+
+
 # chapters/site.md: Which module is this?
 def _name_module(app, doctree):
     module = f"{PurePosixPath(app.env.docname).name}.py"
@@ -85,8 +122,9 @@ def _name_module(app, doctree):
 
 # chapters/site.md: Which module is this?
 def setup(app):
-    """Name each page's module; add the book's script, or with BOOK_SCRIPTS=npm all."""
+    """Run the pages, name their modules; add the book's script, or from npm all."""
     app.connect("config-inited", _use_scripts, priority=1)
+    app.connect("env-before-read-docs", _run_ahead)
     app.connect("doctree-read", _name_module)
     app.connect("html-page-context", _drop_doubles, priority=900)
     app.add_js_file("book.js", priority=1)

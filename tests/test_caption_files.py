@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,20 @@ def test_tokenize_is_nltk_on_lower_case_and_idempotent(sentence):
 def test_tokenize_examples():
     assert tokenize("A man's dog, T-shirt_2!") == ["a", "man's", "dog", "t", "shirt_2"]
     assert tokenize(" .,- ") == []
+
+
+def test_words_are_letters_with_their_marks_and_digits():
+    """Python's own `re`, which nltk took before 3.10.3, loses marks and keeps "²"."""
+    sure = {"L": True, "M": True, "Nd": True, "Nl": True, "Pc": True}
+    sure |= dict.fromkeys(["No", "Pd", "Pe", "Pf", "Pi", "Ps", "Sc", "Sk", "Sm"], False)
+    characters, words = [], []
+    for character in map(chr, range(sys.maxunicode + 1)):
+        category = unicodedata.category(character)
+        is_word = sure.get(category, sure.get(category[0]))
+        characters += [character] * (is_word is not None)
+        words += [character.lower()] * (is_word is True)
+    assert tokenize(" ".join(characters)) == words
+    assert tokenize("बिल्ली cafe\u0301 3²") == ["बिल्ली", "cafe\u0301", "3"]
 
 
 @pytest.mark.parametrize("write", FORMATS)

@@ -105,6 +105,7 @@ def _run(env, name):
     path, text = env.doc2path(name), _text(env, name)
     reader = create_nb_reader(path, env.myst_config, env.mystnb_config, text)
     if reader:
+        LOGGER.info("running %s", name)
         notebook, of = reader.read(text), (env.mystnb_config, LOGGER, reader.read_fmt)
         with create_client(notebook, path, *of):
             pass  # it has run, or was in the cache

@@ -1,16 +1,19 @@
 """The book as a whole: its measures, notebooks, links, words, works, and commands."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import jupytext
 import nbformat
 import pytest
 import yaml
 
+from satlib import site
 from satlib.tangle import ROOT
 
 CHAPTERS = {path.stem: path for path in sorted(ROOT.glob("chapters/*.md"))}
@@ -261,6 +264,32 @@ def test_a_page_says_which_module_it_writes(tmp_path):
     pages = {path.stem: path.read_text() for path in tmp_path.glob("out/**/*.txt")}
     assert re.findall(r".+", pages["decoder"])[2:5] == [line, "Text.", "More"]
     assert "writes" not in pages["index"] + pages["other"]
+
+
+def test_pages_run_ahead_and_those_that_show_the_captioner_wait_for_it(
+    tmp_path, monkeypatch
+):
+    uses = "from satlib.fit import fit\n"
+    pages = {"chapters/a": uses, "chapters/b": "", "chapters/fit": "", "chapters/z": ""}
+    (tmp_path / "chapters").mkdir()
+    for name, text in pages.items():
+        (tmp_path / f"{name}.md").write_text(text)
+    ran = []
+
+    config = SimpleNamespace(execution_mode="cache", execution_cache_path=tmp_path)
+    env = SimpleNamespace(
+        mystnb_config=config, doc2path=lambda name: tmp_path / f"{name}.md"
+    )
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(site.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(site, "_run", lambda env, name: ran.append(name))
+    site._run_ahead(None, env, [*pages])
+    assert ran == [f"chapters/{name}" for name in ("fit", "b", "z", "a")]
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+
+    config.execution_mode = "off"
+    site._run_ahead(None, env, ["chapters/b"])
+    assert len(ran) == len(pages)
 
 
 def test_the_map_of_the_book_has_every_page_under_its_title_and_number():

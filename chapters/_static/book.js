@@ -1,5 +1,6 @@
 // Names and states for those who hear the page; Play keeps its signs under the theme.
-window.FontAwesomeConfig = { autoReplaceSvg: "nest" };
+// An older theme (Python 3.10) has read its settings by now, and takes changes to them.
+window.FontAwesomeConfig = Object.assign(window.FontAwesomeConfig ?? {}, { autoReplaceSvg: "nest" });
 
 function nameControls() {
   for (const box of document.querySelectorAll(".widget-hslider, .widget-selection-slider")) {

@@ -87,17 +87,11 @@ def main(arguments=None):
             print(f"satlib/{path.name} is not what {chapter} writes")
         elif path in modules:
             print(f"{chapter} -> satlib/{path.name}")
-            _replace(path, modules[path])
+            path.write_text(modules[path], encoding="utf-8")
         else:
             print(f"satlib/{path.name} removed: no cell of {chapter} writes it")
             path.unlink()
     return int(check and bool(stale))
-
-
-def _replace(path, source):
-    partial = path.with_suffix(".py.part")
-    partial.write_text(source, encoding="utf-8")
-    partial.replace(path)
 
 
 def fingerprint(root=ROOT):

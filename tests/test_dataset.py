@@ -320,6 +320,21 @@ def test_a_second_run_does_nothing_and_another_setting_writes_anew(example, caps
 
 
 @pytest.mark.filterwarnings(EMPTY)
+def test_files_are_not_complete_while_they_are_written_anew(example):
+    create(example)
+    whole = (example / "images" / "img2.jpg").read_bytes()
+    (example / "images" / "img2.jpg").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"img2\.jpg"):
+        create(example, image_size=32)
+    with pytest.raises(FileNotFoundError, match="run create_input_files"):
+        written(example).read("wordmap")
+    (example / "images" / "img2.jpg").write_bytes(whole)
+    create(example)  # as at first, but some of the files are of the other size by now
+    with h5py.File(written(example).path("images", "train")) as file:
+        assert file["images"].shape == (3, 3, 256, 256)
+
+
+@pytest.mark.filterwarnings(EMPTY)
 def test_the_manifest_holds_all_settings_and_what_went_in(example):
     create(example, max_images=1, seed=3)
     manifest = written(example).read("manifest")

@@ -3,17 +3,15 @@
 """What each part of the photographs' recipe adds: short runs, one part at a time."""
 
 import argparse
-import json
 from pathlib import Path
-from zlib import crc32
 
 import yaml
 
 from satlib.captioner import SHIPPED, load_captioner
 from satlib.card import grade, read_flickr8k
-from satlib.configuration import Config, folders, keep_results
+from satlib.configuration import Config, folders
+from satlib.files import code_digest, digest, keep_results, read_if_there, write_json
 from satlib.fit import fit
-from satlib.photographs import write_json
 
 COMMAND = "python -m satlib.ablation"
 RECIPE = SHIPPED.with_name("flickr8k.yaml")
@@ -63,9 +61,9 @@ def grade_steps(folder):
     """Train and grade all steps; return for each name its scores, one for each seed."""
     splits = read_flickr8k(folder)
     runs = folders(configure(folder, "reward", SEEDS[0]))[0].parent
-    how = crc32(Path(__file__).read_bytes() + RECIPE.read_bytes())
-    kept = runs / f"ablation-{how:08x}.json"
-    found = json.loads(kept.read_text()) if kept.exists() else {}
+    how = digest([code_digest("ablation"), RECIPE.read_text(encoding="utf-8")])
+    kept = runs / f"ablation-{how[:8]}.json"
+    found = read_if_there(kept)
     for number, seed in enumerate(SEEDS):
         for name in STEPS:
             rows = found.setdefault(name, [])

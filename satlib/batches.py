@@ -3,7 +3,6 @@
 """Mini-batches of images or cached cells with their captions; the feature cache."""
 
 import contextlib
-import hashlib
 import os
 from pathlib import Path
 
@@ -13,30 +12,29 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
-from satlib.dataset import file_path, read_file
-from satlib.photographs import make_room, progress
+from satlib.files import digest, make_room, progress
 
 
 # chapters/batches.md: One image and its captions
 class CaptionDataset(Dataset):
-    """One split ("TRAIN", "VAL" or "TEST") of the data files `base` in `output`.
+    """One split ("TRAIN", "VAL" or "TEST") of data files.
 
     Item i is image i, uint8 (3, S, S), or its cells (C, D) in float16 if `features`
     is a feature cache; its captions (k, L), and their lengths (k,), as int64. The image
-    is first changed by `transform`, if there is one.
+    is first changed by `transform`, if there is one. Raises FileNotFoundError where the
+    `files` are not complete, ValueError where they do not fit together.
     """
 
-    def __init__(self, output, base, split, features=None, transform=None):
-        self.path = Path(features or file_path(output, split, "images", base))
+    def __init__(self, files, split, features=None, transform=None):
+        images = files.path("images", split)
+        self.path, self.key = (features, "cells") if features else (images, "images")
         self.transform = transform or nn.Identity()
-        self.key = "cells" if features else "images"
-        with h5py.File(file_path(output, split, "images", base)) as file:
+        rows, lengths = files.read("captions", split), files.read("caplens", split)
+        with h5py.File(images) as file:
             count, per_image = len(file["images"]), file.attrs["captions_per_image"]
-        rows = read_file(output, split, "captions", base)
-        lengths = read_file(output, split, "caplens", base)
         if not len(rows) == len(lengths) == count * per_image:
             raise ValueError(
-                f"{base}, {split}: {count} images with {per_image} captions each, but "
+                f"{images}: {count} images with {per_image} captions each, but "
                 f"{len(rows)} rows and {len(lengths)} lengths; write the files again"
             )
         self.captions = torch.tensor(rows).view(count, per_image, -1)
@@ -58,11 +56,12 @@ class CaptionDataset(Dataset):
 
 # chapters/batches.md: Mini-batches
 def collate(items):
-    """Stack items into images (B, …), captions (k·B, L) and lengths (k·B,)."""
+    """Return items stacked: images (B, …), captions (k·B, L) and lengths (k·B,)."""
     images, captions, lengths = default_collate(items)
     return images, captions.flatten(0, 1), lengths.flatten()
 
 
+# chapters/batches.md: Mini-batches
 def batches(dataset, batch_size, seed=None, workers=0):
     """Return a loader of mini-batches of `batch_size` images with all their captions.
 
@@ -90,8 +89,7 @@ def augmentation():
 def cache_key(encoder, images):
     """Return a digest of the encoder and of the contents of the file `images`."""
     with h5py.File(images) as file:
-        contents = file.attrs["sha256"]
-    return hashlib.sha256(f"{encoder.fingerprint()} {contents}".encode()).hexdigest()
+        return digest([encoder.fingerprint(), file.attrs["sha256"]])
 
 
 def is_cached(encoder, images, features):
@@ -109,7 +107,7 @@ def cache_features(encoder, images, features, batch_size=32):
 
     They are those of the encoder's frozen blocks. Nothing is done if they are there,
     and an interrupted run is taken up again. The encoder runs where its parameters are.
-    Raises OSError where the disk is too small.
+    Returns `features`. Raises OSError where the disk is too small.
     """
     if is_cached(encoder, images, features):
         return features

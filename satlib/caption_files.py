@@ -116,7 +116,8 @@ def _take(path, place, entry, *keys):
 def _coco_pairs(path, data):
     names = {}
     for i, entry in enumerate(data["images"]):
-        names.update([_take(path, f"images[{i}]", entry, "id", "file_name")])
+        number, name = _take(path, f"images[{i}]", entry, "id", "file_name")
+        names[number] = name
     for i, entry in enumerate(data["annotations"]):
         image, caption = _take(path, f"annotations[{i}]", entry, "image_id", "caption")
         if image not in names:
@@ -134,8 +135,10 @@ def _karpathy_pairs(path, data, splits):
         if split not in SPLITS:
             raise ValueError(f"{path}: {place} has the unknown split {split!r}")
         splits[split].append(name)
-        for k, sentence in enumerate(*_take(path, place, image, "sentences")):
-            yield name, *_take(path, f"{place}.sentences[{k}]", sentence, "raw")
+        (sentences,) = _take(path, place, image, "sentences")
+        for k, sentence in enumerate(sentences):
+            (raw,) = _take(path, f"{place}.sentences[{k}]", sentence, "raw")
+            yield name, raw
 
 
 # chapters/caption_files.md: JSON: Karpathy's files and COCO's

@@ -13,8 +13,9 @@ import torch
 import satlib
 from satlib.beam_search import beam_search
 from satlib.configuration import Config, load_checkpoint
+from satlib.files import progress
 from satlib.learner import build_decoder, choose_device, encoder_of
-from satlib.photographs import load_photograph, progress
+from satlib.photographs import load_photograph
 
 SHIPPED = Path(satlib.__file__).resolve().parent.parent / "data" / "captioner.pt"
 

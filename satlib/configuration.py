@@ -3,10 +3,6 @@
 """A training run's choices, folders and checkpoints."""
 
 import difflib
-import hashlib
-import json
-import platform
-import subprocess
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
@@ -14,9 +10,8 @@ from types import ModuleType
 import timm
 import torch
 
-import satlib
 from satlib.encoder import COLOURS, check_layers
-from satlib.photographs import replacing
+from satlib.files import ROOT, code_digest, digest, replacing
 
 SCENES = {"stage": 5, "image_size": 224, "alpha_c": 0.0}
 PHOTOGRAPHS = {"stage": 8, "image_size": 256, "alpha_c": 1.0}
@@ -162,11 +157,6 @@ DATA_CHOICES += ["on_error", "min_freq", "encoder", "stage", "output_stride"]
 DATA_CHOICES += ["image_size", "seed"]
 FREE_CHOICES = ["epochs", "self_critical_epochs", "stop_after", "beam_size"]
 FREE_CHOICES += ["length_power", "workers", "output"]
-ROOMS = ["attention", "backbone", "beam_search", "bleu", "caption_files", "concepts"]
-ROOMS += ["dataset", "decoder", "encoder", "batches", "fit", "initialization", "lstm"]
-ROOMS += ["photographs", "scenes", "self_critical", "learner", "recurrence", "stickers"]
-ROOMS += ["storybook", "training", "validation"]
-ROOT = Path(satlib.__file__).resolve().parent
 
 
 # chapters/configuration.md: Where a run lives
@@ -175,23 +165,22 @@ def folders(config):
     if config.output:
         return Path(config.output), Path(config.output)
     choices = {k: v for k, v in asdict(config).items() if k not in FREE_CHOICES}
-    code = b""
-    if config.dataset == "scenes":
-        code = b"".join((ROOT / f"{room}.py").read_bytes() for room in ROOMS)
-    data = _digest({name: choices[name] for name in DATA_CHOICES}, code)
-    folder = ROOT.parent / "data" / "runs" / f"{config.dataset}-{data}"
-    return folder, folder / _digest(choices, code)
+    data = {name: choices[name] for name in DATA_CHOICES}
+    code = code_digest("fit") if config.dataset == "scenes" else None
+    of_data, of_run = (_tag(made_from, code) for made_from in (data, choices))
+    folder = ROOT.parent / "data" / "runs" / f"{config.dataset}-{of_data}"
+    return folder, folder / of_run
 
 
-def _digest(choices, code):
-    return hashlib.sha256(json.dumps(choices).encode() + code).hexdigest()[:8]
+def _tag(choices, code):
+    return digest([choices, code] if code else choices)[:8]
 
 
 # chapters/configuration.md: Checkpoints
 def save_checkpoint(path, checkpoint):
     """Write a dictionary of tensors and plain values; complete or not at all."""
-    with replacing(path) as partial:
-        torch.save(checkpoint, partial)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        torch.save(checkpoint, file)
 
 
 def load_checkpoint(path):
@@ -228,46 +217,3 @@ def check_same_run(checkpoint, config, data, path):
             f"{path} is of a run on other data: captions or photographs have changed; "
             "choose another output, or resume=False to start over"
         )
-
-
-# chapters/configuration.md: Results that are kept
-RESULTS = ROOT.parent / "data" / "results"
-
-
-def keep_results(name, command, seed, **found):
-    """Write what a long experiment found to data/results/NAME.json; return the path."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    how = {"command": command, "commit": _commit(), "seed": seed, "machine": _machine()}
-    with replacing(RESULTS / f"{name}.json") as partial:
-        partial.write_text(json.dumps(how | found, indent=1) + "\n", encoding="utf-8")
-    return RESULTS / f"{name}.json"
-
-
-def read_results(name):
-    """Read data/results/NAME.json."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-# chapters/configuration.md: Results that are kept
-def _commit():
-    """Return the version of the code by git, "+" where it has changed since."""
-    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    try:
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    except OSError:
-        return None
-    return run.stdout.strip() or None
-
-
-def _processor():
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def _machine():
-    capability = torch.backends.cpu.get_cpu_capability()
-    names = [line for line in _processor() if line.startswith("model name")]
-    name = names[0].partition(":")[2].strip() if names else platform.processor()
-    where = f"{platform.system()} {platform.machine()}, {name}, {capability}"
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}{gpu}"

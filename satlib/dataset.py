@@ -2,21 +2,23 @@
 # chapters/dataset.md: Dataset: from words and pictures to numbers
 """Captions and photographs in, the files that training reads out."""
 
-import hashlib
 import json
 import warnings
 from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from satlib.caption_files import SPLITS, Captions, read_captions, read_splits
-from satlib.photographs import file_sizes, make_room, write_images, write_json
+from satlib.files import changes, digest, is_fresh, make_room, read_if_there, write_json
+from satlib.photographs import file_sizes, write_images
 
 
 # chapters/dataset.md: Counting words
 def count_words(captions, names):
-    """Count the words of the images `names`, in the order of the caption map."""
+    """Return a Counter of the words of the images `names`, in the captions' order."""
     names = set(names)
     counted = (own for name, own in captions.items() if name in names)
     return Counter(word for own in counted for words in own for word in words)
@@ -27,7 +29,8 @@ def split_images(names, random, splits=None):
     """Divide file names into {"train": […], "val": […], "test": […]}.
 
     By official lists `splits` if given (as `read_splits` takes them), else in the order
-    of `random.permutation`, cut at 80 and 90 percent. Warns of an empty split.
+    of `random.permutation`, cut at 80 and 90 percent. Warns of an empty split. Raises
+    ValueError if all are empty.
     """
     n = len(names)
     if splits:
@@ -49,7 +52,7 @@ def split_images(names, random, splits=None):
 
 # chapters/dataset.md: The word map
 def build_word_map(counts, min_freq):
-    """Number the words that occur more than `min_freq` times, and the special ones."""
+    """Return word → number, of words used more than `min_freq` times and four more."""
     words = [word for word, count in counts.items() if count > min_freq]
     tokens = ["<pad>", *words, "<start>", "<end>", "<unk>"]
     return {token: number for number, token in enumerate(tokens)}
@@ -57,7 +60,7 @@ def build_word_map(counts, min_freq):
 
 # chapters/dataset.md: A caption becomes a row
 def captions_that_fit(captions, max_length):
-    """Leave out captions that do not fit into a row, and images left without one."""
+    """Return only the captions that fit into a row, and the images that have one."""
     fitting = {
         name: [words for words in own if len(words) + 2 <= max_length]
         for name, own in captions.items()
@@ -65,6 +68,7 @@ def captions_that_fit(captions, max_length):
     return {name: own for name, own in fitting.items() if own}
 
 
+# chapters/dataset.md: A caption becomes a row
 def encode_caption(words, word_map, max_length):
     """Return <start>, the words' numbers, <end>, and <pad> up to `max_length`."""
     ids = [word_map.get(word, word_map["<unk>"]) for word in words]
@@ -74,7 +78,7 @@ def encode_caption(words, word_map, max_length):
 
 # chapters/dataset.md: A caption becomes a row
 def choose_captions(captions, count, random):
-    """Choose `count` of an image's captions: a random sample, or all and repeats."""
+    """Return `count` of an image's captions: a random sample, or all and repeats."""
     n = len(captions)
     if n > count:
         chosen = random.permutation(n)[:count]
@@ -84,90 +88,118 @@ def choose_captions(captions, count, random):
 
 
 # chapters/dataset.md: The files
-def file_path(output, split, kind, base):
-    """Return the path of a split's file, or, with None for the split, of the others."""
-    name = f"{split}_{kind}" if split else kind
-    ending = "hdf5" if kind.lower() == "images" else "json"
-    return Path(output, f"{name.upper()}_{base}.{ending}")
+@dataclass(frozen=True)
+class Files:
+    """The data files of one base name in a folder.
 
+    `kind` is "images", "captions", "caplens" or "references" of a split ("train",
+    "val" or "test"), or without a split "wordmap" or "manifest"; in any case.
+    """
 
-def read_file(output, split, kind, base):
-    """Read one of the JSON files; FileNotFoundError if they are not complete."""
-    if not file_path(output, None, "manifest", base).exists():
-        raise FileNotFoundError(f"{output}: run create_input_files for {base} first")
-    return json.loads(file_path(output, split, kind, base).read_text(encoding="utf-8"))
+    folder: Path
+    base: str
+
+    def path(self, kind, split=None):
+        """Return the path of a file."""
+        name = f"{split}_{kind}" if split else kind
+        ending = "hdf5" if kind.lower() == "images" else "json"
+        return Path(self.folder, f"{name.upper()}_{self.base}.{ending}")
+
+    def read(self, kind, split=None):
+        """Return what a JSON file holds.
+
+        Raises FileNotFoundError where there is no manifest: the files are not complete.
+        """
+        if not self.path("manifest").exists():
+            problem = f"{self.folder}: run create_input_files for {self.base} first"
+            raise FileNotFoundError(problem)
+        return json.loads(self.path(kind, split).read_text(encoding="utf-8"))
+
+    def are_complete(self):
+        """Tell whether all files but the manifest are there."""
+        kinds = "images", "captions", "caplens", "references"
+        paths = [self.path(kind, split) for split in SPLITS for kind in kinds]
+        return all(path.exists() for path in [*paths, self.path("wordmap")])
 
 
 # chapters/dataset.md: The files
-def _digest(content):
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _is_complete(output, base, manifest):
-    path = file_path(output, None, "manifest", base)
-    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    kinds = ("images", "captions", "caplens", "references")
-    paths = [file_path(output, split, kind, base) for split in SPLITS for kind in kinds]
-    paths.append(file_path(output, None, "wordmap", base))
-    if old == manifest and all(path.exists() for path in paths):
-        print(f"{base}: complete in {output}, nothing to do")
+def _nothing_to_do(files, manifest):
+    path = files.path("manifest")
+    if is_fresh(path, manifest) and files.are_complete():
+        print(f"{files.base}: complete in {files.folder}, nothing to do")
         return True
-    changed = [key for key in manifest if old and old.get(key) != manifest[key]]
-    if changed:
-        print(f"{base}: other {', '.join(changed)} than before, written anew")
+    before = read_if_there(path)
+    if before and (names := changes(before, manifest)):
+        print(f"{files.base}: other {', '.join(names)} than before, written anew")
     path.unlink(missing_ok=True)
     return False
 
 
 # chapters/dataset.md: The files
-def _check_settings(settings):
-    least = {"caps_per_img": 1, "min_freq": 0, "max_length": 3, "image_size": 1}
-    for name, low in least.items():
-        if settings[name] < low:
-            raise ValueError(f"{name}={settings[name]} must be {low} or more")
-    for name, values in {"vocabulary": "train all", "on_error": "raise skip"}.items():
-        if settings[name] not in values.split():
-            raise ValueError(f"{name}={settings[name]!r} must be one of: {values}")
+@dataclass(frozen=True)
+class Settings:
+    """How data files are made: arguments of `create_input_files`, which explains them.
+
+    Raises ValueError where one cannot be right.
+    """
+
+    caps_per_img: int
+    min_freq: int
+    max_length: int
+    seed: int
+    vocabulary: str
+    image_size: int
+    on_error: str
+    max_images: int | None
+
+    def __post_init__(self):
+        least = {"caps_per_img": 1, "min_freq": 0, "max_length": 3, "image_size": 1}
+        for name, low in least.items():
+            if (value := getattr(self, name)) < low:
+                raise ValueError(f"{name}={value} must be {low} or more")
+        known = {"vocabulary": "train all", "on_error": "raise skip"}
+        for name, values in known.items():
+            if (value := getattr(self, name)) not in values.split():
+                raise ValueError(f"{name}={value!r} must be one of: {values}")
 
 
 # chapters/dataset.md: The files
-def _write_words(output, base, source, fitting, parts, random, settings):
-    k, length = settings["caps_per_img"], settings["max_length"]
-    splits = SPLITS if settings["vocabulary"] == "all" else ("train",)
+def _write_words(files, source, fitting, parts, random, settings):
+    splits = SPLITS if settings.vocabulary == "all" else ("train",)
     counts = count_words(source.captions, sum([parts[s] for s in splits], []))
-    word_map = build_word_map(counts, settings["min_freq"])
+    word_map, length = build_word_map(counts, settings.min_freq), settings.max_length
     for split, names in parts.items():
         chosen = []
         for name in names:
-            chosen += choose_captions(fitting[name], k, random)
+            chosen += choose_captions(fitting[name], settings.caps_per_img, random)
         contents = {
             "captions": (encode_caption(words, word_map, length) for words in chosen),
             "caplens": (len(words) + 2 for words in chosen),
             "references": ({"file": n, "captions": source.captions[n]} for n in names),
         }
         for kind, content in contents.items():
-            write_json(file_path(output, split, kind, base), content)
-    write_json(file_path(output, None, "wordmap", base), word_map)
+            write_json(files.path(kind, split), content)
+    write_json(files.path("wordmap"), word_map)
     sizes = ", ".join(f"{len(names):,} {split}" for split, names in parts.items())
-    print(f"{base}: {sizes} photographs; {len(word_map):,} tokens")
+    print(f"{files.base}: {sizes} photographs; {len(word_map):,} tokens")
 
 
 # chapters/dataset.md: One call
 def create_input_files(
-    dataset,
-    captions,
-    images,
-    output,
-    caps_per_img=5,
-    min_freq=5,
-    max_length=52,
-    seed=28,
-    splits=None,
-    vocabulary="train",
-    image_size=256,
-    on_error="raise",
-    max_images=None,
-):
+    dataset: str,
+    captions: str | Path | Captions,
+    images: str | Path,
+    output: str | Path,
+    caps_per_img: int = 5,
+    min_freq: int = 5,
+    max_length: int = 52,
+    seed: int = 28,
+    splits: str | Path | list | dict | None = None,
+    vocabulary: Literal["train", "all"] = "train",
+    image_size: int = 256,
+    on_error: Literal["raise", "skip"] = "raise",
+    max_images: int | None = None,
+) -> str:
     """Write the data files to `output`, unless they are there; return their base name.
 
     dataset:      a name, the beginning of the base name
@@ -182,12 +214,24 @@ def create_input_files(
     image_size:   width and height of the squares
     on_error:     "raise" what is wrong with a photograph, or "skip" the photograph
     max_images:   at most so many in each split
+
+    Raises ValueError where a setting cannot be right, the caption file or the lists
+    cannot be read, no image is left, or a photograph is broken; FileNotFoundError
+    where a file or photograph is missing; OSError where the disk is too small. Warns
+    of an empty split.
     """
-    settings = dict(locals())
-    for name in ("dataset", "captions", "images", "output", "splits"):
-        del settings[name]
-    _check_settings(settings)
+    settings = Settings(
+        caps_per_img,
+        min_freq,
+        max_length,
+        seed,
+        vocabulary,
+        image_size,
+        on_error,
+        max_images,
+    )
     base = f"{dataset}_{caps_per_img}_cap_per_img_{min_freq}_min_word_freq"
+    files = Files(Path(output), base)
     source = captions if isinstance(captions, Captions) else read_captions(captions)
     fitting = captions_that_fit(source.captions, max_length)
     random = np.random.RandomState(seed)
@@ -195,16 +239,22 @@ def create_input_files(
     parts = {split: names[:max_images] for split, names in parts.items()}
     skip = on_error == "skip"
     sizes = file_sizes(images, sum(parts.values(), []), skip)
-    inputs = {"captions": _digest(source.captions), "images": _digest([parts, sizes])}
-    if _is_complete(output, base, settings | inputs):
+    inputs = {"captions": digest(source.captions), "images": digest([parts, sizes])}
+    manifest = asdict(settings) | inputs
+    if _nothing_to_do(files, manifest):
         return base
+    _tell_left_out(source, fitting)
+    make_room(output, len(sizes), 3 * image_size**2)
+    for split, names in parts.items():
+        path = files.path("images", split)
+        parts[split] = write_images(path, images, names, caps_per_img, image_size, skip)
+    _write_words(files, source, fitting, parts, random, settings)
+    write_json(files.path("manifest"), manifest)
+    return base
+
+
+# chapters/dataset.md: One call
+def _tell_left_out(source, fitting):
     long = sum(map(len, source.captions.values())) - sum(map(len, fitting.values()))
     bare = len(source.captions) - len(fitting)
     print(f"left out: {source.empty} empty captions, {long} too long, {bare} images")
-    make_room(output, len(sizes), 3 * image_size**2)
-    for split, names in parts.items():
-        path = file_path(output, split, "images", base)
-        parts[split] = write_images(path, images, names, caps_per_img, image_size, skip)
-    _write_words(output, base, source, fitting, parts, random, settings)
-    write_json(file_path(output, None, "manifest", base), settings | inputs)
-    return base

@@ -16,9 +16,9 @@ from satlib.configuration import (
     load_checkpoint,
     save_checkpoint,
 )
-from satlib.dataset import create_input_files, file_path, read_file
+from satlib.dataset import Files, create_input_files
+from satlib.files import make_folder, write_text
 from satlib.learner import Session, choose_device, encoder_of
-from satlib.photographs import replacing
 from satlib.scenes import write_scenes
 from satlib.self_critical import CiderReward, train_on_reward
 from satlib.training import adjust_learning_rate, train
@@ -27,7 +27,7 @@ from satlib.validation import validate
 
 # chapters/fit.md: The data of a run
 def write_data(config):
-    """Write the data files of a run; return their base name and the images' folder."""
+    """Write the data files of a run; return these `Files` and the images' folder."""
     folder, _ = folders(config)
     captions, images, splits = config.captions, config.images, config.splits
     if config.dataset == "scenes":
@@ -45,32 +45,32 @@ def write_data(config):
         on_error=config.on_error,
         max_images=config.max_images,
     )
-    return base, Path(images)
+    return Files(folder, base), Path(images)
 
 
 # chapters/fit.md: The data of a run
 def split_photographs(config, split):
     """Return the paths of a split's photographs, and every caption of each as words."""
-    base, images = write_data(config)
-    entries = read_file(folders(config)[0], split, "references", base)
+    files, images = write_data(config)
+    entries = files.read("references", split)
     return [images / e["file"] for e in entries], [e["captions"] for e in entries]
 
 
 # chapters/fit.md: The data of a run
-def open_dataset(config, encoder, base, split):
+def open_dataset(config, encoder, files, split):
     """Return a split, cached or augmented. Raises ValueError where it is empty."""
-    files, folder = folders(config)
-    images = file_path(files, split, "images", base)
-    if not read_file(files, split, "captions", base):
+    images = files.path("images", split)
+    if not files.read("captions", split):
         raise ValueError(f"{images}: the {split} split is empty; give more or splits")
     learns = any(p.requires_grad for p in encoder.parameters())
     if learns and config.augment and split == "TRAIN":
-        return CaptionDataset(files, base, split, transform=augmentation())
-    place = folder if config.concept_epochs and not learns else files
+        return CaptionDataset(files, split, transform=augmentation())
+    own = config.concept_epochs and not learns
+    place = folders(config)[1] if own else files.folder
     kind = "TRUNK" if learns else "CELLS"
-    cells = place / f"{split}_{kind}_{config.encoder}_{base}.hdf5"
+    cells = place / f"{split}_{kind}_{config.encoder}_{files.base}.hdf5"
     cache_features(encoder, images, cells)
-    return CaptionDataset(files, base, split, cells)
+    return CaptionDataset(files, split, cells)
 
 
 # chapters/fit.md: The schedule
@@ -115,17 +115,16 @@ def fit(config, resume=True):
     only loaded. Raises ValueError where the folder holds a run of another configuration
     or of other data (unless `resume` is False: it is overwritten), or a split is empty.
     """
-    files, folder = folders(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    base, _ = write_data(config)
-    data = read_file(files, None, "manifest", base)
+    folder = make_folder(folders(config)[1])
+    files, _ = write_data(config)
+    data = files.read("manifest")
     checkpoint = latest(folder) if resume else None
     if checkpoint:
         check_same_run(checkpoint, config, data, folder / "last.pt")
         if next_lesson(config, checkpoint["history"]) is None:
             return Run(config, folder, checkpoint["history"])
-    references = [e["captions"] for e in read_file(files, "VAL", "references", base)]
-    word_map = read_file(files, None, "wordmap", base)
+    references = [e["captions"] for e in files.read("references", "VAL")]
+    word_map = files.read("wordmap")
     lesson = checkpoint["lesson"] if checkpoint else next_lesson(config, [])
     session = Session(config, encoder_of(config), word_map, choose_device(), lesson)
     if checkpoint:
@@ -134,7 +133,7 @@ def fit(config, resume=True):
         if lesson != session.lesson or begins_round(session):
             session.take(beginning(session, folder))
             session.start(lesson)
-        _run_epoch(session, base, references)
+        _run_epoch(session, files, references)
         _save(session, data, folder)
     return Run(config, folder, session.history)
 
@@ -197,14 +196,14 @@ def _examine(session, dataset, references):
 
 
 # chapters/fit.md: Fit
-def _run_epoch(session, base, references):
+def _run_epoch(session, files, references):
     config, history, start = session.config, session.history, time.perf_counter()
     since = epochs_since_best(history)
     begun = history and history[-1]["lesson"] == session.lesson
     if begun and since and since % config.decay_after == 0:
         for optimizer in filter(None, session.optimizers):
             adjust_learning_rate(optimizer, config.decay_factor)
-    splits = [open_dataset(config, session.encoder, base, s) for s in ("TRAIN", "VAL")]
+    splits = [open_dataset(config, session.encoder, files, s) for s in ("TRAIN", "VAL")]
     row = {"epoch": len(history) + 1, "lesson": session.lesson}
     row["learning_rate"] = session.decoder_optimizer.param_groups[0]["lr"]
     measured = _teach(session, splits[0], row["epoch"])
@@ -233,6 +232,5 @@ def _save(session, data, folder):
     if epochs_since_best(session.history) == 0:
         save_checkpoint(folder / "best.pt", checkpoint)
     lines = "".join(json.dumps(row) + "\n" for row in session.history)
-    with replacing(folder / "log.jsonl") as partial:
-        partial.write_text(lines, encoding="utf-8")
+    write_text(folder / "log.jsonl", lines)
     save_checkpoint(folder / "last.pt", checkpoint)

@@ -4,8 +4,6 @@
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -15,11 +13,10 @@ from torch.nn import functional as F  # noqa: N812
 from satlib.batches import CaptionDataset, batches, cache_features
 from satlib.bleu import corpus_bleu
 from satlib.captioner import Captioner, load_captioner
-from satlib.configuration import Config, folders, keep_results
-from satlib.dataset import file_path, read_file
+from satlib.configuration import Config, folders
+from satlib.files import code_digest, keep_results, read_if_there, write_json
 from satlib.fit import fit, split_photographs, write_data
 from satlib.learner import Session, choose_device, encoder_of
-from satlib.photographs import write_json
 from satlib.scenes import colour_accuracy, draw, load_scenes, named_objects
 from satlib.training import train
 
@@ -208,15 +205,14 @@ SEEDS = (28, 29, 30)
 def open_variant(variant):
     """Return a variant's encoder, training set and word map."""
     config = variant.config
-    (folder, _), (base, _) = folders(config), write_data(config)
+    files, _ = write_data(config)
     encoder = encoder_of(config).to(choose_device())
-    cells = folder / f"TRAIN_CELLS_{config.encoder}_{base}.hdf5"
+    cells = files.folder / f"TRAIN_CELLS_{config.encoder}_{files.base}.hdf5"
     if not variant.standardized:
         encoder.network[-1] = nn.Identity()
-        cells = folder / "TRAIN_CELLS_as_they_come.hdf5"
-    cache_features(encoder, file_path(folder, "TRAIN", "images", base), cells)
-    dataset = CaptionDataset(folder, base, "TRAIN", cells)
-    return encoder, dataset, read_file(folder, None, "wordmap", base)
+        cells = files.folder / "TRAIN_CELLS_as_they_come.hdf5"
+    cache_features(encoder, files.path("images", "TRAIN"), cells)
+    return encoder, CaptionDataset(files, "TRAIN", cells), files.read("wordmap")
 
 
 # chapters/grounding.md: What it takes
@@ -294,8 +290,8 @@ def grade_variants():
     """
     scenes, folder = unseen_scenes(Config()), folders(Config())[0]
     _, references = split_photographs(Config(), "TEST")
-    kept = folder / f"grounding-{crc32(Path(__file__).read_bytes()):08x}.json"
-    found = json.loads(kept.read_text()) if kept.exists() else {}
+    kept = folder / f"grounding-{code_digest('grounding')[:8]}.json"
+    found = read_if_there(kept)
     for name, variant in VARIANTS.items():
         parts = open_variant(variant) if len(found.get(name, [])) < len(SEEDS) else ()
         for seed in SEEDS[len(found.setdefault(name, [])) :]:

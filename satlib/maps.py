@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from satlib.figures import Stepper, jpeg, overlay, panels
-from satlib.photographs import load_photograph, replacing
+from satlib.files import replacing
+from satlib.photographs import open_photograph
 
 
 # chapters/maps.md: The photograph, as it was
@@ -23,20 +24,9 @@ def as_shown(photograph, side=320):
     `photograph` is a path, a PIL image or an array. Raises the errors of
     `load_photograph`.
     """
-    square = Image.fromarray(load_photograph(photograph, side).transpose(1, 2, 0))
-    width, height = _proportions(photograph)
-    scale = side / max(width, height)
-    return square.resize((max(1, round(width * scale)), max(1, round(height * scale))))
-
-
-def _proportions(photograph):
-    if isinstance(photograph, np.ndarray):
-        return photograph.shape[1::-1]
-    if not isinstance(photograph, Image.Image):
-        with Image.open(photograph) as image:
-            return _proportions(image)
-    turned = photograph.getexif().get(0x0112, 1) >= 5  # the orientation tag
-    return photograph.size[::-1] if turned else photograph.size
+    image = open_photograph(photograph, side)
+    scale = side / max(image.size)
+    return image.resize(tuple(max(1, round(scale * length)) for length in image.size))
 
 
 # chapters/maps.md: A figure: one panel per word

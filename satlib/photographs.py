@@ -3,11 +3,7 @@
 """Photographs of any kind as squares of bytes, one or 100,000 of them."""
 
 import hashlib
-import json
 import os
-import shutil
-import sys
-import time
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -16,15 +12,16 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from PIL import Image, ImageOps
-from tqdm import tqdm
+from PIL import ExifTags, Image, ImageOps
+
+from satlib.files import progress, replacing
 
 MAX_PIXELS = 100_000_000
-ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION = ExifTags.Base.Orientation
 
 
 # chapters/photographs.md: Squash, do not crop
-def _square(image, size):
+def _upright(image):
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
@@ -36,9 +33,9 @@ def _square(image, size):
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     if image.mode != "RGB":
-        image = image.convert("RGB")
-    image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return np.stack([np.asarray(colour) for colour in image.split()])
+        return image.convert("RGB")
+    image.load()  # before its file is closed
+    return image
 
 
 # chapters/photographs.md: Squash, do not crop
@@ -56,28 +53,40 @@ def _picture(values):
 
 
 # chapters/photographs.md: Squash, do not crop
-def load_photograph(photograph, size=256):
-    """Return a photograph as uint8 RGB (3, size, size), squashed to the square.
+def open_photograph(photograph, size):
+    """Return a photograph as an upright PIL image in RGB, to be shrunk to `size`.
 
     `photograph` is a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of
     bytes, 16-bit numbers, or floats up to 1. Every colour mode becomes RGB, what is
-    transparent white, and the camera's orientation is applied. Raises ValueError with
-    the name of a file that is broken or has over MAX_PIXELS, or FileNotFoundError.
+    transparent white, and the camera's orientation is applied. A large JPEG comes
+    smaller, but no side below 2 · `size`. Raises ValueError with the name of a file
+    that is broken or has over MAX_PIXELS, or FileNotFoundError.
     """
     if isinstance(photograph, np.ndarray):
         photograph = _picture(photograph)
     if isinstance(photograph, Image.Image):
-        return _square(photograph, size)
+        return _upright(photograph)
     try:
         with Image.open(photograph) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.size} is over {MAX_PIXELS:,} pixels")
             image.draft(None, (2 * size, 2 * size))
-            return _square(image, size)
+            return _upright(image)
     except FileNotFoundError:
         raise
     except Exception as error:
         raise ValueError(f"{photograph}: not a usable photograph: {error}") from error
+
+
+# chapters/photographs.md: Squash, do not crop
+def load_photograph(photograph, size=256):
+    """Return a photograph as uint8 RGB (3, size, size), squashed to the square.
+
+    It is taken, and errors are raised, as by `open_photograph`.
+    """
+    image = open_photograph(photograph, size)
+    square = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.stack([np.asarray(colour) for colour in square.split()])
 
 
 # chapters/photographs.md: Thousands of them, on all cores
@@ -110,51 +119,12 @@ def read_ahead(paths, size=256, ahead=64):
         pool.shutdown(cancel_futures=True)
 
 
-# chapters/photographs.md: Thousands of them, on all cores
-def progress(items, total, label, seconds=5):
-    """Pass `items` on and say how far it is: a bar in a terminal, otherwise lines.
-
-    A line comes with every tenth of `total`, at most one in `seconds`.
-    """
-    if sys.stderr.isatty():
-        yield from tqdm(items, label, total)
-        return
-    start = last = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if done * 10 // total > (done - 1) * 10 // total and now - last >= seconds:
-            print(f"{label}: {done:,} of {total:,}, {now - start:.0f} s", flush=True)
-            last = now
-
-
-# chapters/photographs.md: Half a file never exists
-@contextmanager
-def replacing(path):
-    """Yield a temporary path that is renamed to `path` if the block succeeds."""
-    temporary = Path(f"{path}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path, content):
-    """Write a dictionary, or the items of an iterable, one a line; all or nothing."""
-    with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
-        if isinstance(content, dict):
-            json.dump(content, file, ensure_ascii=False)
-            return
-        file.write("[")
-        for number, item in enumerate(content):
-            file.write(",\n" * (number > 0) + json.dumps(item, ensure_ascii=False))
-        file.write("]\n")
-
-
-# chapters/photographs.md: Half a file never exists
+# chapters/photographs.md: Into one file
 def file_sizes(folder, names, skip=False):
-    """Return the bytes of each file; None if missing, an error without `skip`."""
+    """Return the bytes of each file; None if missing, with `skip`.
+
+    Raises FileNotFoundError, without `skip`, where files are missing.
+    """
     paths = [Path(folder, name) for name in names]
     sizes = [path.stat().st_size if path.is_file() else None for path in paths]
     missing = [name for name, size in zip(names, sizes, strict=True) if size is None]
@@ -166,23 +136,13 @@ def file_sizes(folder, names, skip=False):
     return sizes
 
 
-def make_room(folder, count, each=3 * 256**2, what="photographs"):
-    """Make the folder; say, and check, what `count` × `each` bytes need (OSError)."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    need = f"{count:,} {what} of {each:,} bytes: {count * each / 1e6:,.1f} MB"
-    if count * each > free:
-        raise OSError(f"{folder}: {need}, but only {free / 1e6:,.1f} MB are free")
-    print(need)
-
-
-# chapters/photographs.md: Half a file never exists
+# chapters/photographs.md: Into one file
 def write_images(path, folder, names, captions_per_image, size=256, skip=False):
     """Write the photographs `names` of `folder` to an HDF5 file; return the names kept.
 
     Dataset `images`: uint8 (N, 3, size, size). Attributes: `captions_per_image`, and
     `sha256`, that of the squares' CRC-32 sums. With `skip`, what cannot be read is left
-    out; otherwise its error is raised, and no file is left behind.
+    out. Raises ValueError or OSError for it without `skip`, and leaves no file behind.
     """
     shape, kept, digest = (3, size, size), [], hashlib.sha256()
     options = {"chunks": (1, *shape), "maxshape": (None, *shape)}

@@ -2,15 +2,23 @@
 # chapters/scenes.md: Scenes: pictures whose truth we know
 """Drawn scenes with a mask for every thing, and folders of them."""
 
-import json
 from functools import lru_cache
 from itertools import count, pairwise
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from satlib.files import (
+    changes,
+    digest,
+    is_fresh,
+    make_folder,
+    read_if_there,
+    replacing,
+    write_json,
+    write_text,
+)
 from satlib.stickers import COLOURS, MARGIN, SHAPES, blend, paint, smooth, sticker
 from satlib.storybook import GROUNDS, KINDS, Dice, make_scene
 
@@ -36,7 +44,7 @@ DETAILS = {  # shape, colour, how many, their size, and the heights they lie bet
 # chapters/scenes.md: Sky, hills and ground
 @lru_cache
 def gradient(top, bottom, start):
-    """Fade from one colour to another, from the height `start` to the bottom."""
+    """Return a picture that fades from `top` to `bottom`, from height `start` down."""
     steps = [max(0, 100 * (y - start) // (SIDE - start)) for y in range(SIDE)]
     rows = [[blend(top, bottom, percent)] for percent in steps]
     return Image.fromarray(np.array(rows, dtype=np.uint8)).resize((SIDE, SIDE))
@@ -62,7 +70,7 @@ def scatter(image, zone, dice):
 
 
 def backdrop(ground, seed):
-    """Draw a ground (a key of GROUNDS) with sky and hills, for a seed."""
+    """Return a picture of a ground (a key of GROUNDS) with sky and hills, by a seed."""
     dice = Dice(f"backdrop {seed}")
     top, horizon, hills, far, near = GROUNDS[ground]
     image = gradient(top, horizon, 0).copy()
@@ -78,7 +86,7 @@ SHADOW = Image.radial_gradient("L").point(lambda v: max(0, 110 - v * 110 // 180)
 
 
 def draw(scene):
-    """Draw a scene: a PIL image, and for each object the mask of what is visible.
+    """Return a scene's PIL image, and for each object the mask of what is visible.
 
     The masks are boolean arrays (256, 256), in the order of `scene.objects`.
     """
@@ -99,7 +107,7 @@ def draw(scene):
 
 # chapters/scenes.md: Is the caption true?
 def named_objects(words):
-    """List (colour, name, i, i + 1) where word i is a colour and word i + 1 a thing."""
+    """Return (colour, name, i, i + 1) where word i is a colour, word i + 1 a thing."""
     pairs = enumerate(pairwise(words))
     return [(c, n, i, i + 1) for i, (c, n) in pairs if c in COLOURS and n in KINDS]
 
@@ -107,7 +115,7 @@ def named_objects(words):
 def colour_accuracy(captions, scenes):
     """Return the share of the coloured things named that are there, and their number.
 
-    `captions` are lists of words, one for each of `scenes`.
+    `captions` are lists of words, one for each of `scenes` (ValueError if not).
     """
     hits = [
         (colour, name) in scene.layout
@@ -129,62 +137,53 @@ def distinct_scenes(n, seed=0):
 
 
 # chapters/scenes.md: A folder like any other
-def save(path, content):
-    """Write a text or a picture (PNG) under a temporary name, then rename it."""
-    partial = path.with_name(path.name + ".part")
-    if isinstance(content, str):
-        partial.write_text(content, encoding="utf-8", newline="\n")
-    else:
-        content.save(partial, "PNG", compress_level=1)
-    partial.replace(path)
+def _save(path, picture):
+    with replacing(path) as part:
+        picture.save(part, "PNG", compress_level=1)
 
 
-# chapters/scenes.md: A folder like any other
 def fill(folder, scenes):
     """Write pictures, masks, captions and lists; pictures that are there stay."""
+    images, masks = make_folder(folder / "images"), make_folder(folder / "masks")
     names = [f"scene_{i:05d}.png" for i in range(len(scenes))]
     lines = []
     for done, (name, scene) in enumerate(zip(names, scenes, strict=True), start=1):
-        if not (folder / "masks" / name).exists():
-            image, masks = draw(scene)
-            numbers = sum(i * mask for i, mask in enumerate(masks, start=1))
-            save(folder / "images" / name, image)
-            save(folder / "masks" / name, Image.fromarray(numbers.astype(np.uint8)))
+        if not (masks / name).exists():
+            image, visible = draw(scene)
+            numbers = sum(i * mask for i, mask in enumerate(visible, start=1))
+            _save(images / name, image)
+            _save(masks / name, Image.fromarray(numbers.astype(np.uint8)))
         lines += [f"{name}#{k}\t{line}\n" for k, line in enumerate(scene.captions)]
         if done % 500 == 0:
             print(f"{done} of {len(scenes)} scenes drawn")
-    save(folder / "captions.txt", "".join(lines))
+    write_text(folder / "captions.txt", "".join(lines))
     cuts = [0, int(0.8 * len(names)), int(0.9 * len(names)), len(names)]
     for split, (a, b) in zip(("train", "val", "test"), pairwise(cuts), strict=True):
-        save(folder / f"{split}.txt", "".join(f"{name}\n" for name in names[a:b]))
+        write_text(folder / f"{split}.txt", "".join(f"{name}\n" for name in names[a:b]))
 
 
 # chapters/scenes.md: A folder like any other
+MANIFEST = "scenes.json"
+
+
 def make_plan(n, seed):
-    """Say what a folder is to hold; `world` changes when scenes do."""
+    """Return what a folder is to hold; `world` changes when scenes do."""
     told = [(scene, scene.captions) for scene in map(make_scene, range(100))]
-    world = crc32(repr([COLOURS, SHAPES, GROUNDS, DETAILS, told]).encode())
-    return {"n": n, "seed": seed, "world": world}
+    world = digest(repr([COLOURS, SHAPES, GROUNDS, DETAILS, told]))
+    return {"n": n, "seed": seed, "world": world[:8]}
 
 
-def read_plan(folder):
-    """Read what a folder's `scenes.json` says; return {} where there is none."""
-    path = Path(folder) / "scenes.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-# chapters/scenes.md: A folder like any other
 def check_plan(folder, plan):
     """Raise a ValueError where a folder holds anything but the scenes of the plan."""
-    found = read_plan(folder)
+    found = read_if_there(folder / MANIFEST)
     if not found and any(path.suffix != ".part" for path in folder.iterdir()):
         raise ValueError(f"{folder} is not empty: choose another folder for the scenes")
-    for name in plan if found else ():
-        if found[name] != plan[name]:
-            raise ValueError(
-                f"{folder} holds scenes with {name}={found[name]}, not {plan[name]}: "
-                "choose another folder, or delete this one"
-            )
+    if found and (names := changes(found, plan)):
+        name = names[0]
+        raise ValueError(
+            f"{folder} holds scenes with {name}={found[name]}, not {plan[name]}: "
+            "choose another folder, or delete this one"
+        )
 
 
 # chapters/scenes.md: A folder like any other
@@ -194,15 +193,12 @@ def write_scenes(folder, n, seed=0):
     A complete folder is left as it is, an interrupted one completed. Raises ValueError
     where the folder holds anything else.
     """
-    folder, plan = Path(folder), make_plan(n, seed)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, plan = make_folder(folder), make_plan(n, seed)
     check_plan(folder, plan)
-    if not read_plan(folder).get("complete"):
-        save(folder / "scenes.json", json.dumps(plan | {"complete": False}))
-        for part in ("images", "masks"):
-            (folder / part).mkdir(exist_ok=True)
+    if not is_fresh(folder / MANIFEST, plan | {"complete": True}):
+        write_json(folder / MANIFEST, plan | {"complete": False})
         fill(folder, distinct_scenes(n, seed))
-        save(folder / "scenes.json", json.dumps(plan | {"complete": True}))
+        write_json(folder / MANIFEST, plan | {"complete": True})
     return folder
 
 
@@ -212,8 +208,8 @@ def load_scenes(folder):
 
     Raises ValueError where the folder is none of ours, incomplete, or of another world.
     """
-    plan = read_plan(folder)
-    n, seed = plan.get("n", 0), plan.get("seed", 0)
-    if plan != make_plan(n, seed) | {"complete": True}:
+    found = read_if_there(Path(folder, MANIFEST))
+    n, seed = found.get("n", 0), found.get("seed", 0)
+    if found != make_plan(n, seed) | {"complete": True}:
         raise ValueError(f"{folder} holds no complete scenes of this version")
     return distinct_scenes(n, seed)

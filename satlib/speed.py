@@ -17,10 +17,10 @@ from PIL import Image
 
 from satlib import benchmark as race
 from satlib.batches import CaptionDataset, batches, cache_features
-from satlib.configuration import keep_results
-from satlib.dataset import create_input_files, file_path
+from satlib.dataset import Files, create_input_files
 from satlib.decoder import pack, textbook_forward
 from satlib.encoder import build_encoder
+from satlib.files import keep_results
 from satlib.photographs import write_images
 from satlib.scenes import write_scenes
 from satlib.training import train
@@ -30,11 +30,12 @@ from satlib.training import train
 def epoch_data(folder, encoder, name, count=60):
     """Write scenes and their cells as data files; return both kinds of dataset."""
     scenes = write_scenes(folder / "scenes", count)
-    files = scenes / "captions.txt", scenes / "images", folder
-    base = create_input_files("scenes", *files, min_freq=0, splits=scenes)
-    images = file_path(folder, "TRAIN", "images", base)
+    source = scenes / "captions.txt", scenes / "images", folder
+    base = create_input_files("scenes", *source, min_freq=0, splits=scenes)
+    files = Files(folder, base)
+    images = files.path("images", "TRAIN")
     cells = cache_features(encoder, images, folder / f"{name}.hdf5")
-    return [CaptionDataset(folder, base, "TRAIN", path) for path in (None, cells)]
+    return [CaptionDataset(files, "TRAIN", path) for path in (None, cells)]
 
 
 # chapters/speed.md: An epoch on photographs

@@ -5,9 +5,10 @@ from itertools import pairwise
 
 import pytest
 
-from satlib import ablation, configuration
+from satlib import ablation, configuration, files
 from satlib.ablation import STEPS, configure, main, train_and_grade
-from satlib.configuration import folders, read_results
+from satlib.configuration import folders
+from satlib.files import read_results
 
 TINY = {"max_images": 4, "concept_epochs": 1, "epochs": 1, "min_freq": 0}
 TINY |= {"image_size": 64, "attention_dim": 8, "embed_dim": 8, "decoder_dim": 8}
@@ -19,7 +20,7 @@ def short(tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, "SHORT", TINY)
     monkeypatch.setattr(ablation, "SEEDS", (1,))
     monkeypatch.setattr(configuration, "ROOT", tmp_path / "satlib")
-    monkeypatch.setattr(configuration, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(files, "RESULTS", tmp_path / "results")
 
 
 def test_each_step_goes_one_change_further_towards_the_recipe(flickr):

@@ -1,6 +1,7 @@
 """The dataset's items, its batches, and a feature cache that is never stale."""
 
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,6 @@ import pytest
 import torch
 
 from satlib import batches as batch_room
-from satlib import photographs
 from satlib.batches import (
     CaptionDataset,
     augmentation,
@@ -18,8 +18,9 @@ from satlib.batches import (
     cache_features,
     is_cached,
 )
-from satlib.dataset import create_input_files, file_path, read_file
+from satlib.dataset import Files, create_input_files
 from satlib.encoder import build_encoder
+from satlib.files import write_json
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def files(world, tmp_path_factory):
         splits=world,
         image_size=64,
     )
-    return output, base
+    return Files(output, base)
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +46,18 @@ def encoder():
 
 
 def test_items_are_the_rows_of_the_files(files):
-    dataset = CaptionDataset(*files, "TRAIN")
+    dataset = CaptionDataset(files, "TRAIN")
     image, captions, lengths = dataset[5]
     assert len(dataset) == 24
     assert image.shape == (3, 64, 64) and image.dtype == torch.uint8
-    rows = read_file(files[0], "TRAIN", "captions", files[1])
+    rows = files.read("captions", "TRAIN")
     assert captions.tolist() == rows[15:18]
-    assert lengths.tolist() == read_file(files[0], "TRAIN", "caplens", files[1])[15:18]
+    assert lengths.tolist() == files.read("caplens", "TRAIN")[15:18]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_several_workers_give_the_same_batches(files, workers):
-    dataset = CaptionDataset(*files, "TRAIN")
+    dataset = CaptionDataset(files, "TRAIN")
     first_image = dataset[0][0]  # the parent has opened the file before it forks
     loader = batches(dataset, 5, workers=workers)
     images, captions, lengths = zip(*loader, strict=True)
@@ -67,8 +68,20 @@ def test_several_workers_give_the_same_batches(files, workers):
     assert torch.equal(torch.cat(lengths), dataset.lengths.flatten())
 
 
+def test_files_that_do_not_fit_together_are_refused(files, tmp_path):
+    for path in files.folder.iterdir():
+        shutil.copy(path, tmp_path)
+    copy = Files(tmp_path, files.base)
+    write_json(copy.path("caplens", "val"), [4])
+    with pytest.raises(ValueError, match="4 images with 3 .* 12 rows and 1 lengths"):
+        CaptionDataset(copy, "VAL")
+    copy.path("manifest").unlink()
+    with pytest.raises(FileNotFoundError, match="run create_input_files for world"):
+        CaptionDataset(copy, "TRAIN")
+
+
 def test_a_dataset_can_be_sent_to_another_process(files):
-    dataset = CaptionDataset(*files, "VAL")
+    dataset = CaptionDataset(files, "VAL")
     image = dataset[0][0]
     copy = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(copy[0][0], image)
@@ -76,7 +89,7 @@ def test_a_dataset_can_be_sent_to_another_process(files):
 
 def test_the_seed_fixes_the_order(files):
     def order(seed):
-        loader = batches(CaptionDataset(*files, "TRAIN"), 4, seed)
+        loader = batches(CaptionDataset(files, "TRAIN"), 4, seed)
         return torch.cat([captions for _, captions, _ in loader]).tolist()
 
     assert order(1) == order(1) != order(2)
@@ -93,8 +106,8 @@ def test_half_of_the_augmented_images_are_mirrored(files):
 
 
 def test_a_dataset_changes_its_images_each_time(files):
-    plain = CaptionDataset(*files, "TRAIN")
-    changing = CaptionDataset(*files, "TRAIN", transform=augmentation())
+    plain = CaptionDataset(files, "TRAIN")
+    changing = CaptionDataset(files, "TRAIN", transform=augmentation())
     torch.manual_seed(3)
     drawn = [changing[5] for _ in range(20)]
     assert len({image.numpy().tobytes() for image, *_ in drawn}) == 2
@@ -104,10 +117,10 @@ def test_a_dataset_changes_its_images_each_time(files):
 
 
 def test_cached_cells_are_those_of_the_encoder(files, encoder, tmp_path):
-    images = file_path(files[0], "TRAIN", "images", files[1])
+    images = files.path("images", "TRAIN")
     cache = cache_features(encoder, images, tmp_path / "cells.hdf5", batch_size=5)
-    plain = CaptionDataset(*files, "TRAIN")
-    cached = CaptionDataset(*files, "TRAIN", cache)
+    plain = CaptionDataset(files, "TRAIN")
+    cached = CaptionDataset(files, "TRAIN", cache)
     assert cached[3][0].dtype == torch.float16
     with torch.no_grad():
         expected = encoder(torch.stack([plain[i][0] for i in range(24)]))
@@ -118,7 +131,7 @@ def test_cached_cells_are_those_of_the_encoder(files, encoder, tmp_path):
 
 def test_a_stale_cache_is_recomputed(files, encoder, tmp_path):
     cache = tmp_path / "cells.hdf5"
-    train, val = (file_path(files[0], s, "images", files[1]) for s in ("TRAIN", "VAL"))
+    train, val = (files.path("images", s) for s in ("TRAIN", "VAL"))
     cache_features(encoder, val, cache)
     assert is_cached(encoder, val, cache)
     assert not is_cached(encoder, train, cache)  # other images
@@ -129,7 +142,7 @@ def test_a_stale_cache_is_recomputed(files, encoder, tmp_path):
 
 
 def test_an_interrupted_cache_goes_on(files, encoder, tmp_path, monkeypatch):
-    images = file_path(files[0], "TRAIN", "images", files[1])
+    images = files.path("images", "TRAIN")
     whole = cache_features(encoder, images, tmp_path / "whole.hdf5", batch_size=4)
     seen = []
 
@@ -165,7 +178,7 @@ batches.cache_features(build_encoder(image_size=64), sys.argv[1], sys.argv[2], 2
 
 
 def test_kill_and_run_again(files, encoder, tmp_path):
-    images = file_path(files[0], "TRAIN", "images", files[1])
+    images = files.path("images", "TRAIN")
     target = tmp_path / "killed.hdf5"
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(images), str(target)],
@@ -184,8 +197,8 @@ def test_kill_and_run_again(files, encoder, tmp_path):
 
 
 def test_a_full_disk_is_said_before_the_work(files, encoder, tmp_path, monkeypatch):
-    images = file_path(files[0], "TRAIN", "images", files[1])
+    images = files.path("images", "TRAIN")
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(photographs.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="cached images.* MB are free"):
         cache_features(encoder, images, tmp_path / "cells.hdf5")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from satlib import configuration
 from satlib.captioner import SHIPPED, load_captioner
 from satlib.card import by_word, grade, main, read_flickr8k, slim
-from satlib.configuration import Config, load_checkpoint, read_results, save_checkpoint
+from satlib.configuration import Config, load_checkpoint, save_checkpoint
+from satlib.files import read_results
 from satlib.fit import fit
 
 
@@ -96,7 +96,7 @@ def test_the_command_ships_and_grades(run, flickr, tmp_path, monkeypatch, capsys
     file = tmp_path / "captioner.pt"
     monkeypatch.setattr("satlib.card.SHIPPED", file)
     monkeypatch.setattr("satlib.captioner.SHIPPED", file)
-    monkeypatch.setattr(configuration, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr("satlib.files.RESULTS", tmp_path / "results")
     main([str(flickr), "--ship", str(run.best)])
     kept = json.loads((tmp_path / "results" / "card.json").read_text())
     assert set(kept["beams"]) == {"1", "3", "5"} and kept["deletion"]["images"] == 4

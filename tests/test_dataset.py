@@ -1,10 +1,12 @@
 """The dataset room: the worked example, the fixed files, interruption."""
 
+import inspect
 import json
 import os
 import subprocess
 import sys
 import warnings
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import h5py
@@ -16,14 +18,14 @@ from PIL import Image
 
 from satlib.caption_files import SPLITS, read_captions, read_splits
 from satlib.dataset import (
+    Files,
+    Settings,
     build_word_map,
     captions_that_fit,
     choose_captions,
     count_words,
     create_input_files,
     encode_caption,
-    file_path,
-    read_file,
     split_images,
 )
 
@@ -63,6 +65,10 @@ def example(tmp_path):
 def create(folder, **options):
     paths = folder / "captions.csv", folder / "images", folder / "out"
     return create_input_files("example", *paths, **OPTIONS | options)
+
+
+def written(folder, base=BASE):
+    return Files(folder / "out", base)
 
 
 def contents(folder):
@@ -113,7 +119,7 @@ def test_example_3_word_map():
 def test_example_4_and_5_files(example):
     assert create(example) == BASE
     assert len(list((example / "out").iterdir())) == 14
-    with h5py.File(file_path(example / "out", "train", "images", BASE)) as file:
+    with h5py.File(written(example).path("images", "train")) as file:
         images = file["images"][:]
         assert images.shape == (3, 3, 256, 256) and images.dtype == np.uint8
         assert file.attrs["captions_per_image"] == 2
@@ -121,30 +127,28 @@ def test_example_4_and_5_files(example):
         assert np.abs(reds - [50, 150, 200]).max() <= 3  # img1, img3, img4
         assert images[:, 1:].max() <= 3
 
-    def read(split, kind):
-        return read_file(example / "out", split, kind, BASE)
-
-    assert read(None, "wordmap") == WORD_MAP
-    rows = read("train", "captions")
+    read = written(example).read
+    assert read("wordmap") == WORD_MAP
+    rows = read("captions", "train")
     assert rows[:2] == [[5, 1, 2, 6], [5, 7, 2, 6]]  # a cat, black cat
     of_bird = ([5, 1, 4, 6], [5, 7, 4, 6], [5, 4, 7, 6])  # a, blue, flies
     assert rows[2] != rows[3] and rows[2] in of_bird and rows[3] in of_bird
     assert rows[4:] == [[5, 1, 7, 6], [5, 1, 7, 6]]  # a fish, twice
-    assert read("train", "caplens") == [4] * 6
-    assert read("test", "captions") == [[5, 1, 3, 6], [5, 7, 3, 6]]
-    assert read("test", "references") == [
+    assert read("caplens", "train") == [4] * 6
+    assert read("captions", "test") == [[5, 1, 3, 6], [5, 7, 3, 6]]
+    assert read("references", "test") == [
         {"file": "img2.jpg", "captions": [["a", "dog"], ["brown", "dog"]]}
     ]
-    assert read("train", "references")[0] == {
+    assert read("references", "train")[0] == {
         "file": "img1.jpg",
         "captions": [["a", "cat"], ["black", "cat"], ["cat", "on", "mat"]],
     }
-    assert [read("val", kind) for kind in ("captions", "caplens", "references")] == [
+    assert [read(kind, "val") for kind in ("captions", "caplens", "references")] == [
         [],
         [],
         [],
     ]
-    with h5py.File(file_path(example / "out", "VAL", "IMAGES", BASE)) as file:
+    with h5py.File(written(example).path("IMAGES", "VAL")) as file:
         assert file["images"].shape == (0, 3, 256, 256)
 
 
@@ -221,9 +225,9 @@ def test_official_lists_replace_the_shuffle(example):
         create_input_files("example", *paths, **OPTIONS, splits=splits)
         written.append(contents(copy))
     assert written[0] == written[1] == written[2]
-    references = read_file(copy, "train", "references", BASE)
+    references = Files(copy, BASE).read("references", "train")
     assert [image["file"] for image in references] == ["img4.jpg", "img1.jpg"]
-    word_map = read_file(copy, None, "wordmap", BASE)  # of the three, in file order
+    word_map = Files(copy, BASE).read("wordmap")  # of the three, in file order
     assert list(word_map)[1:-3] == ["a", "cat", "dog"]
     with pytest.raises(ValueError, match="no image left: 4 images.*lists of 1"):
         create(example, splits={"train": ["img9.jpg"]})
@@ -240,28 +244,28 @@ def test_splits_of_karpathys_file_are_used(example):
     out = example / "out"
     base = create_input_files("k", captions, example / "images", out, min_freq=0)
     for split, name in zip(SPLITS, ("img2.jpg", "img1.jpg", "img3.jpg"), strict=True):
-        (image,) = read_file(out, split, "references", base)
+        (image,) = Files(out, base).read("references", split)
         assert image["file"] == name
-    assert len(read_file(out, "train", "captions", base)) == 5
+    assert len(Files(out, base).read("captions", "train")) == 5
 
 
 @pytest.mark.filterwarnings(EMPTY)
 def test_vocabulary_of_training_only_is_the_default(example):
     create(example, vocabulary="train", min_freq=0)
     base = "example_2_cap_per_img_0_min_word_freq"
-    words = set(read_file(example / "out", None, "wordmap", base))
+    words = set(written(example, base).read("wordmap"))
     assert words & {"dog", "brown"} == set() and {"a", "mat", "flies"} <= words
-    unknown = read_file(example / "out", None, "wordmap", base)["<unk>"]
-    assert unknown in read_file(example / "out", "test", "captions", base)[0]
+    unknown = written(example, base).read("wordmap")["<unk>"]
+    assert unknown in written(example, base).read("captions", "test")[0]
 
 
 @pytest.mark.filterwarnings(EMPTY)
 def test_max_images_per_split_and_image_size(example):
     create(example, max_images=1, image_size=32)
     for split, count in zip(SPLITS, (1, 0, 1), strict=True):
-        with h5py.File(file_path(example / "out", split, "images", BASE)) as file:
+        with h5py.File(written(example).path("images", split)) as file:
             assert file["images"].shape == (count, 3, 32, 32)
-        assert len(read_file(example / "out", split, "caplens", BASE)) == 2 * count
+        assert len(written(example).read("caplens", split)) == 2 * count
 
 
 @pytest.mark.filterwarnings(EMPTY)
@@ -275,11 +279,11 @@ def test_bad_photographs_are_named_or_skipped(example, capsys):
             example, splits={"train": ["img1.jpg", "img4.jpg"], "test": ["img2.jpg"]}
         )
     with pytest.raises(FileNotFoundError, match="run create_input_files for example"):
-        read_file(example / "out", None, "wordmap", BASE)
+        written(example).read("wordmap")
     create(example, on_error="skip")
     assert "left out 2 of 3 photographs" in capsys.readouterr().out
-    assert read_file(example / "out", "train", "caplens", BASE) == [4, 4]
-    words = read_file(example / "out", None, "wordmap", BASE)
+    assert written(example).read("caplens", "train") == [4, 4]
+    words = written(example).read("wordmap")
     assert list(words)[1:-3] == ["a", "cat", "dog"]  # none of bird or fish
 
 
@@ -289,7 +293,7 @@ def test_empty_and_long_captions_are_counted(example, capsys):
         file.write('img1.jpg,...\nimg5.jpg,A fish that is long\n"img6.jpg",!\n')
     create(example)
     assert "left out: 2 empty captions, 2 too long, 2 images" in capsys.readouterr().out
-    train = read_file(example / "out", "train", "references", BASE)
+    train = written(example).read("references", "train")
     assert {image["file"] for image in train} <= {f"img{n}.jpg" for n in (1, 2, 3, 4)}
 
 
@@ -310,9 +314,63 @@ def test_a_second_run_does_nothing_and_another_setting_writes_anew(example, caps
     (example / "captions.csv").write_text(EXAMPLE.replace("Brown", "Old"))
     create(example, max_length=5, seed=1)
     assert "other captions than before" in capsys.readouterr().out
-    file_path(example / "out", "val", "caplens", BASE).unlink()
+    written(example).path("caplens", "val").unlink()
     create(example, max_length=5, seed=1)
     assert len(list((example / "out").iterdir())) == 14
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_files_are_not_complete_while_they_are_written_anew(example):
+    create(example)
+    whole = (example / "images" / "img2.jpg").read_bytes()
+    (example / "images" / "img2.jpg").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"img2\.jpg"):
+        create(example, image_size=32)
+    with pytest.raises(FileNotFoundError, match="run create_input_files"):
+        written(example).read("wordmap")
+    (example / "images" / "img2.jpg").write_bytes(whole)
+    create(example)  # as at first, but some of the files are of the other size by now
+    with h5py.File(written(example).path("images", "train")) as file:
+        assert file["images"].shape == (3, 3, 256, 256)
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_the_manifest_holds_all_settings_and_what_went_in(example):
+    create(example, max_images=1, seed=3)
+    manifest = written(example).read("manifest")
+    settings = {field.name: manifest.pop(field.name) for field in fields(Settings)}
+    defaults = {"image_size": 256, "on_error": "raise"}
+    assert settings == OPTIONS | defaults | {"max_images": 1, "seed": 3}
+    assert set(manifest) == {"captions", "images"}
+    assert all(len(value) == 64 for value in manifest.values())
+    with pytest.raises(FrozenInstanceError):
+        Settings(**settings).seed = 4
+
+
+def test_the_call_that_users_type_stays_and_is_annotated():
+    parameters = inspect.signature(create_input_files).parameters
+    assert [*parameters] == [
+        *("dataset", "captions", "images", "output", "caps_per_img", "min_freq"),
+        *("max_length", "seed", "splits", "vocabulary", "image_size", "on_error"),
+        "max_images",
+    ]
+    assert [p.default for p in parameters.values()][4:] == [
+        *(5, 5, 52, 28, None, "train", 256, "raise", None)
+    ]
+    annotated = inspect.get_annotations(create_input_files)
+    assert set(annotated) == {*parameters, "return"} and annotated["return"] is str
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_files_know_whether_they_are_there(example):
+    files = written(example)
+    assert not files.are_complete()
+    create(example)
+    assert files.are_complete()
+    assert files.path("images", "val").name == f"VAL_IMAGES_{BASE}.hdf5"
+    assert files.path("WORDMAP").name == f"WORDMAP_{BASE}.json"
+    files.path("references", "test").unlink()
+    assert not files.are_complete()
 
 
 @pytest.mark.parametrize(
@@ -350,13 +408,13 @@ def test_identical_photographs_and_captions_of_one_letter(example):
     (example / "captions.csv").write_text("img1.jpg,A\nimg3.jpg,A\nimg2.jpg,A\n")
     create(example, min_freq=0)
     out, base = example / "out", "example_2_cap_per_img_0_min_word_freq"
-    assert read_file(out, "train", "captions", base) == [[2, 1, 3, 0]] * 4
-    assert read_file(out, "train", "caplens", base) == [3] * 4
+    assert Files(out, base).read("captions", "train") == [[2, 1, 3, 0]] * 4
+    assert Files(out, base).read("caplens", "train") == [3] * 4
 
 
 KILLED = """
 import os, signal, sys, threading, warnings
-import satlib.dataset, satlib.photographs
+import satlib.dataset, satlib.files, satlib.photographs
 
 folder, moments = sys.argv[1], sys.argv[2:]
 warnings.simplefilter("ignore")
@@ -393,9 +451,8 @@ for moment in moments:
         run_until(moment)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, moment
-    if moment.endswith("-3"):  # a leftover of another kind
-        open(f"{folder}/{moment}/WORDMAP_kill_2_cap_per_img_0_min_word_freq.json.part",
-             "w").write("{")
+    left = [name for name in os.listdir(f"{folder}/{moment}") if name.endswith(".part")]
+    assert bool(left) == (not moment.startswith("renamed")), (moment, left)
     create(moment)
 """
 
@@ -428,13 +485,13 @@ def test_flickr8k(tmp_path):
     base = create_input_files("flickr8k", *paths, **options)
     assert base == "flickr8k_5_cap_per_img_5_min_word_freq"
     captions, lists = read_captions(paths[0]).captions, read_splits(FLICKR8K)
-    word_map = read_file(tmp_path, None, "wordmap", base)
+    word_map = Files(tmp_path, base).read("wordmap")
     for split in ("train", "val"):
-        references = read_file(tmp_path, split, "references", base)
+        references = Files(tmp_path, base).read("references", split)
         assert [image["file"] for image in references] == lists[split][:100]
         assert all(captions[image["file"]] == image["captions"] for image in references)
-        rows = read_file(tmp_path, split, "captions", base)
-        lengths = read_file(tmp_path, split, "caplens", base)
+        rows = Files(tmp_path, base).read("captions", split)
+        lengths = Files(tmp_path, base).read("caplens", split)
         assert len(rows) == len(lengths) == 500 and {len(row) for row in rows} == {52}
         for row, length in zip(rows, lengths, strict=True):
             assert row[length - 1] == word_map["<end>"] and not any(row[length:])

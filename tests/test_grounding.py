@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from satlib.captioner import Caption
-from satlib.configuration import read_results
+from satlib.files import read_results
 from satlib.grounding import (
     SEEDS,
     VARIANTS,

@@ -1,7 +1,6 @@
-"""The photographs room: any picture becomes a square of bytes; files whole or not."""
+"""The photographs room: any picture becomes a square of bytes, thousands a file."""
 
 import gc
-import json
 import threading
 import time
 import tracemalloc
@@ -17,12 +16,9 @@ from satlib import photographs
 from satlib.photographs import (
     file_sizes,
     load_photograph,
-    make_room,
-    progress,
+    open_photograph,
     read_ahead,
-    replacing,
     write_images,
-    write_json,
 )
 
 
@@ -121,6 +117,8 @@ def test_exif_orientation_is_applied(picture, tmp_path, orientation):
     stored = undo[orientation](picture)
     stored.save(tmp_path / "turned.jpg", exif=exif, quality=95)
     assert close(load_photograph(tmp_path / "turned.jpg"), load_photograph(picture), 2)
+    upright = open_photograph(tmp_path / "turned.jpg", 256)
+    assert upright.size == picture.size and upright.mode == "RGB"
 
 
 def test_arrays(picture):
@@ -172,6 +170,8 @@ def test_the_jpeg_shortcut_is_as_good(picture, tmp_path):
     noise = np.random.RandomState(0).randint(0, 256, (48, 64, 3), np.uint8)
     large = Image.fromarray(noise).resize((2400, 1800), Image.Resampling.BICUBIC)
     large.save(tmp_path / "large.jpg", quality=90)
+    assert open_photograph(tmp_path / "large.jpg", 256).size == (1200, 900)
+    assert open_photograph(tmp_path / "large.jpg", 100).size == (300, 225)
     with Image.open(tmp_path / "large.jpg") as image:
         exact = load_photograph(image)
     assert close(load_photograph(tmp_path / "large.jpg"), exact, 1)
@@ -257,38 +257,6 @@ def test_no_thread_outlives_a_broken_photograph(picture, tmp_path):
         gc.enable()
 
 
-def test_progress_passes_on_and_prints_tenths(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
-    assert list(progress(range(100), 100, "work")) == list(range(100))
-    assert capsys.readouterr().out == ""
-    list(progress(iter(range(95)), 95, "work", seconds=0))
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 10 and lines[0].startswith("work: 10 of 95")
-    assert lines[-1].startswith("work: 95 of 95")
-    assert list(progress([], 0, "nothing")) == []
-
-
-def test_replacing_gives_all_or_nothing(tmp_path):
-    path = tmp_path / "file.txt"
-    for text in ("first", "second"):
-        with replacing(path) as part:
-            part.write_text(text)
-        assert path.read_text() == text
-    with pytest.raises(KeyboardInterrupt), replacing(path) as part:
-        part.write_text("third")
-        raise KeyboardInterrupt
-    assert [f.name for f in tmp_path.iterdir()] == ["file.txt"]
-    assert path.read_text() == "second"
-
-
-def test_write_json_round_trip(tmp_path):
-    for content in ([], [[1, 2], [3]], ["ä", {"b": "ß"}], {}, {"ä": 1, "<pad>": 0}):
-        write_json(tmp_path / "x.json", content)
-        assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == content
-    write_json(tmp_path / "x.json", (n for n in range(3)))
-    assert (tmp_path / "x.json").read_text() == "[0,\n1,\n2]\n"
-
-
 @pytest.fixture
 def folder(tmp_path):
     for number in range(9):
@@ -353,19 +321,9 @@ def test_memory_does_not_grow_with_the_number_of_photographs(folder):
     assert peak(800) < peak(200) + 100 * square  # 600 more would take 600 squares
 
 
-def test_file_sizes_and_room(folder, monkeypatch):
+def test_file_sizes(folder):
     names = ["0.png", "1.png"]
     assert file_sizes(folder, names) == [(folder / n).stat().st_size for n in names]
     with pytest.raises(FileNotFoundError, match=r"1 of 3.*missing.*gone\.png.*skip"):
         file_sizes(folder, [*names, "gone.png"])
     assert file_sizes(str(folder), ["gone.png"], skip=True) == [None]
-    make_room(folder / "new" / "deep", 3)
-    assert (folder / "new" / "deep").is_dir()
-
-    def usage(path):
-        return type("Usage", (), {"free": 1000 * 196_608})
-
-    monkeypatch.setattr(photographs.shutil, "disk_usage", usage)
-    make_room(folder, 1000)
-    with pytest.raises(OSError, match=r"1,001 photographs.*196\.8 MB.*196\.6 MB"):
-        make_room(folder, 1001)

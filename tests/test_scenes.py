@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import time
 
@@ -13,6 +14,7 @@ from PIL import Image
 from PIL.ImageColor import getrgb
 
 from satlib import scenes, stickers, storybook
+from satlib.files import MACHINE
 from satlib.scenes import (
     backdrop,
     colour_accuracy,
@@ -256,23 +258,25 @@ def test_no_scene_of_the_test_was_seen_in_training():
 
 def test_writing_can_be_interrupted_anywhere(tmp_path, monkeypatch):
     whole = contents(write_scenes(tmp_path / "whole", 4))
-    save = scenes.save
+    replace = os.replace
     for stop in range(1, len(whole) + 1):
         left = iter(range(stop))
 
-        def dying(path, content, left=left):
+        def dying(part, path, left=left):
             if next(left, None) is None:
-                path.with_name(path.name + ".part").write_bytes(b"half")
+                part.rename(
+                    f"{path}.{MACHINE}-{2**30}.part"
+                )  # as if by a killed process
                 raise KeyboardInterrupt
-            save(path, content)
+            replace(part, path)
 
         folder = tmp_path / f"stopped {stop}"
-        monkeypatch.setattr(scenes, "save", dying)
+        monkeypatch.setattr(os, "replace", dying)
         with pytest.raises(KeyboardInterrupt):
             write_scenes(folder, 4)
         with pytest.raises(ValueError, match="no complete scenes"):
             load_scenes(folder)
-        monkeypatch.setattr(scenes, "save", save)
+        monkeypatch.setattr(os, "replace", replace)
         assert contents(write_scenes(folder, 4)) == whole
 
 

@@ -8,11 +8,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from satlib import benchmark as race
-from satlib import configuration, speed
+from satlib import speed
 from satlib.beam_search import beam_search
-from satlib.configuration import read_results
 from satlib.decoder import pack
 from satlib.encoder import build_encoder
+from satlib.files import read_results
 from satlib.training import caption_loss
 
 SMALL = race.Sizes(3, 2, 14, 12, 7, 6, 8, vocab_size=20, shortest=2, longest=6)
@@ -98,14 +98,6 @@ def test_an_epoch_of_both_kinds_meets_every_caption(tmp_path, monkeypatch):
     speed.textbook_epoch(decoder, None, encoder, images)
     assert sum(met) == 5 * len(images) == 5 * len(cells) > 0
     assert cells[0][0].shape == (64, 1280)
-
-
-def test_results_say_how_they_came_about(tmp_path, monkeypatch):
-    monkeypatch.setattr(configuration, "RESULTS", tmp_path / "results")
-    configuration.keep_results("x", "python -m x", 7, figure=[1.5])
-    kept = configuration.read_results("x")
-    assert kept["command"] == "python -m x" and kept["seed"] == 7
-    assert kept["figure"] == [1.5] and "threads" in kept["machine"]
 
 
 def test_gradients_of_an_earlier_step_do_not_lower_the_peak():

@@ -42,31 +42,30 @@ decoder: attention lstm initialization
 recurrence: attention decoder
 stickers:
 storybook: stickers
-scenes: stickers storybook
 caption_files:
-photographs:
-dataset: caption_files photographs
-batches: photographs dataset
 training:
 concepts: training
 bleu:
 beam_search:
 self_critical: training bleu beam_search
 validation: training bleu beam_search
-configuration: encoder photographs
 learner: encoder recurrence concepts
-fit: scenes photographs dataset batches training concepts self_critical validation
-    configuration learner
-captioner: photographs beam_search configuration learner
-maps: figures photographs
-explorer: figures maps
-grounding: scenes photographs dataset batches training bleu configuration learner fit
-    captioner
-card: caption_files bleu configuration captioner grounding
-ablation: photographs configuration fit captioner card
 benchmark: encoder decoder recurrence training beam_search
-speed: encoder decoder scenes photographs dataset batches training configuration
-    benchmark
+files:
+scenes: stickers storybook files
+photographs: files
+dataset: caption_files files photographs
+batches: files
+configuration: encoder files
+fit: training concepts self_critical validation learner files scenes dataset batches
+    configuration
+captioner: beam_search learner files photographs configuration
+maps: figures files photographs
+explorer: figures maps
+grounding: training bleu learner files scenes batches configuration fit captioner
+card: caption_files bleu files configuration captioner grounding
+ablation: files configuration fit captioner card
+speed: encoder decoder training benchmark files scenes photographs dataset batches
 """
 INIT = {"__version__"}  # what may be imported from satlib itself
 MODULES = sorted(path.stem for path in tangle.ROOT.glob("satlib/[a-z]*.py"))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import BLUE, RED, planted_captioner, spotted
 
 from satlib.captioner import Caption
 from satlib.configuration import read_results
@@ -105,18 +106,61 @@ def test_word_probabilities_are_those_of_the_search(captioner):
     for p, log_prob in zip(found, caption.word_log_probs, strict=False):
         assert 0 < p <= np.exp(log_prob) + 1e-5  # the search forbids some words
     with torch.no_grad():
-        row = torch.tensor([[6, *(captioner.word_map[w] for w in words), 7]])
+        text = ["<start>", *words, "<end>"]
+        row = torch.tensor([[captioner.word_map[w] for w in text]])
         decoded = captioner.decoder(cells[:1], row, torch.tensor([row.shape[1]]))
     own = decoded.scores.softmax(1)[torch.arange(len(words)), row[0, 1:-1]]
     assert torch.allclose(torch.from_numpy(found), own, atol=1e-5)
 
 
-def test_deletion_has_a_row_for_each_word(captioner):
-    picture = draw(make_scene(3))[0]
-    captions = captioner.caption([picture], beam_size=1)
-    rows = deletion(captioner, [picture], captions)
-    assert [row["word"] for row in rows] == captions[0].words
-    assert all(0 < row[case] < 1 for row in rows for case in ("before", "attended"))
+@torch.no_grad()
+def chances(captioner, cells, words):
+    """The probability of each word after those before it, by the decoder alone."""
+    row = [captioner.word_map[word] for word in ("<start>", *words, "<end>")]
+    decoded = captioner.decoder(
+        cells[None], torch.tensor([row]), torch.tensor([len(row)])
+    )
+    return decoded.scores.softmax(1)[torch.arange(len(words)), row[1:-1]].numpy()
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "spots"), [(224, 14, (RED, BLUE)), (256, 8, ((1, 6), (5, 2)))]
+)
+def test_what_was_looked_at_is_missed_more_than_what_was_not(size, side, spots):
+    """By a model of which is known that it looks at the red, then at the blue cell."""
+    captioner = planted_captioner(size)
+    picture = spotted(*spots, side, size)
+    (caption,) = captioner.caption([picture])
+    rows = deletion(captioner, [picture] * 30, [caption] * 30, seed=3)
+    assert len(rows) == 60 and {row["names"] for row in rows} == {False}
+    assert [row["image"] for row in rows] == [n // 2 for n in range(60)]
+    assert [row["word"] for row in rows] == ["red", "blue"] * 30
+    cells = captioner.look([picture])[0]
+    before = chances(captioner, cells, caption.words)
+    for t, (row, column) in enumerate(spots):
+        blind = cells.clone()
+        blind[row * side + column] = cells.mean(0)
+        without = chances(captioner, blind, caption.words)[t]
+        own = rows[t::2]
+        assert without < 0.15 < 0.9 < before[t]
+        assert [r["before"] for r in own] == pytest.approx([before[t]] * 30, abs=1e-5)
+        assert [r["attended"] for r in own] == pytest.approx([without] * 30, abs=0.01)
+        missed = sum(r["random"] < 0.5 for r in own)  # by chance: one in ten
+        assert missed < 10
+        assert not any(0.3 < r["random"] < 0.9 for r in own)
+    assert any(row["random"] < 0.5 for row in rows)
+    found = summary(rows)
+    assert found["attended counts more"] > 0.7 and found["gap"] > 0.6
+    again = deletion(captioner, [picture] * 30, [caption] * 30, seed=3)
+    assert again == rows != deletion(captioner, [picture] * 30, [caption] * 30, seed=4)
+
+
+def test_words_that_name_a_thing_are_marked(captioner, pictures):
+    (caption,) = captioner.caption(pictures[2:])
+    rows = deletion(captioner, pictures[2:], [caption])
+    assert " ".join(row["word"] for row in rows) == "a red cat and a blue ball"
+    named = [row["names"] for row in rows]
+    assert named == [False, True, True, False, False, True, True]
 
 
 def test_the_summary_of_a_deletion():

@@ -3,7 +3,6 @@
 import pickle
 import subprocess
 import sys
-import time
 
 import h5py
 import pytest
@@ -151,14 +150,14 @@ def test_an_interrupted_cache_goes_on(files, encoder, tmp_path, monkeypatch):
 
 
 KILLED = """
-import sys, time
+import sys
 from satlib import batches
 from satlib.encoder import build_encoder
 def slowly(starts, total, label):
     for start in starts:
         yield start
         print(start, flush=True)
-        time.sleep(0.3)
+        sys.stdin.readline()  # until it is told to go on, or killed
 batches.progress = slowly
 batches.cache_features(build_encoder(image_size=64), sys.argv[1], sys.argv[2], 2)
 """
@@ -169,11 +168,15 @@ def test_kill_and_run_again(files, encoder, tmp_path):
     target = tmp_path / "killed.hdf5"
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(images), str(target)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    said = iter(process.stdout.readline, b"")  # it ends where the process does
-    assert b"2\n" in said
-    time.sleep(0.1)
+    for expected in (b"0\n", b"2\n", b"4\n"):  # or the end, where the process ends
+        lines = iter(process.stdout.readline, b"")
+        assert expected in lines
+        if expected != b"4\n":
+            process.stdin.write(b"\n")
+            process.stdin.flush()
     process.kill()
     process.wait()
     assert not target.exists() and target.with_name("killed.hdf5.part").exists()

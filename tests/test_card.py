@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from satlib import configuration
-from satlib.captioner import SHIPPED, load_captioner
+from satlib.captioner import load_captioner
 from satlib.card import by_word, grade, main, read_flickr8k, slim
-from satlib.configuration import Config, load_checkpoint, read_results, save_checkpoint
+from satlib.configuration import Config, load_checkpoint, save_checkpoint
 from satlib.fit import fit
 
 
@@ -115,27 +115,6 @@ def test_a_folder_without_flickr8k_is_named(tmp_path):
         read_flickr8k(tmp_path)
 
 
-def test_what_ships_is_small_plain_and_complete():
-    assert SHIPPED.stat().st_size <= 32 * 2**20
-    shipped = load_checkpoint(SHIPPED)
-    assert set(shipped) >= {
-        "encoder",
-        "decoder",
-        "word_map",
-        "config",
-        "card",
-        "history",
-    }
-    weights = [*shipped["encoder"].values(), *shipped["decoder"].values()]
-    assert all(tensor.dtype == torch.float16 for tensor in weights)
-    assert all(torch.isfinite(tensor).all() for tensor in weights)
-    assert set(shipped["card"]) == {
-        *("model", "data", "terms", "recipe", "limits", "scores")
-    }
-    paths = ("captions", "images", "splits", "output")
-    assert [shipped["config"][name] for name in paths] == [None] * 4
-
-
 def test_the_photographs_teach_what_their_page_tells():
     told = {"chelsea.png": "dog", "horse.png": "dog", "coffee.png": "red"}
     folder = files("skimage") / "data"
@@ -145,21 +124,3 @@ def test_the_photographs_teach_what_their_page_tells():
     horse = captions[1]
     assert "snow" in horse.words
     assert math.exp(horse.word_log_probs[horse.words.index("dog")]) > 0.9
-
-
-def test_the_kept_scores_reach_what_they_should():
-    found = read_results("card")
-    best = found["beams"]["5"]
-    assert best["BLEU-4"] >= 0.24 and best["distinct"] >= 0.85
-    assert found["deletion"]["interval"][0] > 0
-
-
-def test_the_card_in_the_file_tells_the_kept_scores():
-    best, told = read_results("card")["beams"]["5"], load_checkpoint(SHIPPED)["card"]
-    assert f"BLEU-4 {100 * best['BLEU-4']:.1f}, " in told["scores"]
-    assert f"CIDEr-D {best['CIDEr-D']:.2f}, " in told["scores"]
-
-
-@pytest.mark.xfail(strict=True, reason="6,000 photographs do not reach it so far")
-def test_the_kept_cider_reaches_what_it_should():
-    assert read_results("card")["beams"]["5"]["CIDEr-D"] >= 0.64

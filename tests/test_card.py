@@ -3,6 +3,7 @@
 import json
 import math
 from importlib.resources import files
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from satlib import configuration
 from satlib.captioner import load_captioner
-from satlib.card import by_word, grade, main, read_flickr8k, slim
+from satlib.card import by_word, grade, main, measure, read_flickr8k, slim
 from satlib.configuration import Config, load_checkpoint, save_checkpoint
 from satlib.fit import fit
 
@@ -124,3 +125,50 @@ def test_the_photographs_teach_what_their_page_tells():
     horse = captions[1]
     assert "snow" in horse.words
     assert math.exp(horse.word_log_probs[horse.words.index("dog")]) > 0.9
+
+
+class Reader:
+    """A captioner that says the names of photographs, and how many beams it has."""
+
+    def __init__(self):
+        self.asked = []
+
+    def caption(self, images, beam_size=5):
+        self.asked.append((len(images), beam_size))
+        return [
+            SimpleNamespace(words=[*image.split(), "of", str(beam_size)])
+            for image in images
+        ]
+
+
+def test_what_is_measured_and_against_what(monkeypatch):
+    val = ["a red cat sits", "a dog runs here"]
+    own = [[*text.split(), "of", "5"] for text in val]
+    first = [["a", "cat", "is", "red", "here"], ["some", "dog", "runs", "away", "now"]]
+    references = [[first[0], own[0], ["x"]], [first[1], own[1], ["y"]]]
+    learnt = ["a ball lies there", "one tree", "a boat is on the sea"]
+    of_learnt = [[[*text.split(), "of", "5"]] for text in learnt]
+    row = {"word": "cat", "image": 0, "names": True}
+    row |= {"before": 0.9, "attended": 0.1, "random": 0.8}
+    seen = []
+
+    def deletion(captioner, photographs, captions):
+        seen.append((photographs, [c.words for c in captions]))
+        return [row, row | {"image": 1}] * 10
+
+    monkeypatch.setattr("satlib.card.deletion", deletion)
+    captioner = Reader()
+    splits = {"val": (val, references), "train": (learnt, of_learnt)}
+    found = measure(captioner, splits)
+    assert captioner.asked == [(2, 1), (2, 3), (2, 5), (3, 5)]
+    for beams in (1, 3, 5):
+        said = [[*text.split(), "of", str(beams)] for text in val]
+        assert found["beams"][beams] == grade(references, said, of_learnt)
+    assert found["beams"][5]["BLEU-4"] == 1 > found["beams"][3]["BLEU-4"]
+    assert found["training"]["verbatim"] == 1 and found["training"]["BLEU-4"] == 1
+    others = [captions[1:] for captions in references]
+    assert found["people"] == grade(others, first, of_learnt)
+    assert found["others"] == grade(others, own, of_learnt)
+    assert seen == [(val, own)]
+    assert found["deletion"]["gap"] == pytest.approx(0.7)
+    assert found["words"]["cat"]["attended"] == pytest.approx(0.8)

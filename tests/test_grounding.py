@@ -1,5 +1,7 @@
 """Grading maps, and taking away what was looked at."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -146,6 +148,20 @@ def test_a_thing_of_a_false_colour_is_looked_for_by_its_name():
     ]
     assert (found[1][2] == mark_cells(masks[1])).all()
     assert (found[3][2] == mark_cells(masks[2])).all()
+
+
+def test_of_two_things_with_one_name_the_colour_decides():
+    things = [SimpleNamespace(name="cat", colour=c) for c in ("red", "black")]
+    masks = [np.zeros((14, 14), bool) for _ in things]
+    masks[0][2, 3] = masks[1][9, 1] = True
+    scene = SimpleNamespace(objects=things)
+    for colour, expected in (
+        ("red", [masks[0]]),
+        ("black", [masks[1]]),
+        ("blue", masks),  # none of them: both are cats
+    ):
+        for _, _, cells in named_cells([colour, "cat"], scene, masks):
+            assert (cells == np.any(expected, axis=0)).all()
 
 
 def test_the_outcome_of_a_captioner(captioner):

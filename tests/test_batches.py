@@ -1,6 +1,8 @@
 """The dataset's items, its batches, and a feature cache that is never stale."""
 
+import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -192,3 +194,16 @@ def test_a_full_disk_is_said_before_the_work(files, encoder, tmp_path, monkeypat
     monkeypatch.setattr(photographs.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="cached images.* MB are free"):
         cache_features(encoder, images, tmp_path / "cells.hdf5")
+
+
+def test_files_that_do_not_fit_together_are_refused(files, tmp_path):
+    output, base = tmp_path / "copy", files[1]
+    shutil.copytree(files[0], output)
+    for kind, count in (("captions", 69), ("caplens", 60)):
+        path = file_path(output, "TRAIN", kind, base)
+        whole = path.read_text()
+        path.write_text(json.dumps(json.loads(whole)[:count]))
+        with pytest.raises(ValueError, match=rf"24 images with 3 captions.*{count} "):
+            CaptionDataset(output, base, "TRAIN")
+        path.write_text(whole)
+    assert len(CaptionDataset(output, base, "TRAIN")) == 24

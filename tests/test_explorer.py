@@ -195,3 +195,65 @@ def test_the_chosen_picture_is_kept(captioner, pictures, tmp_path):
     explorer.save(tmp_path / "maps.html")
     text = (tmp_path / "maps.html").read_text(encoding="utf-8")
     assert f"<h1>{explorer.views[1][0].caption}</h1>" in text
+
+
+class Fixed:
+    """A captioner that says the same of every picture, with so many beams."""
+
+    def __init__(self, word):
+        self.word, self.asked = word, []
+
+    def caption(self, images, beam_size):
+        self.asked.append((len(images), beam_size))
+        alphas = np.full((1, 2, 2), 0.25)
+        return [
+            Caption([f"{self.word}{n}"], alphas, -1.0, [-1.0], [[]], [0.5], True)
+            for n in range(len(images))
+        ]
+
+
+def test_each_captioner_and_each_picture_has_its_place(pictures):
+    one, two = Fixed("cat"), Fixed("dog")
+    explorer = explore([one, two], pictures, beam_size=7)
+    assert one.asked == two.asked == [(3, 7)]
+    assert explorer.controls.beam_size.value == 7
+    words = [[str(view.caption) for view in views] for views in explorer.views]
+    assert words == [["cat0", "dog0"], ["cat1", "dog1"], ["cat2", "dog2"]]
+    small = [widget.value for widget in explorer.thumbnails.children]
+    assert small == [jpeg(as_shown(picture, 72)) for picture in pictures]
+    assert [view.picture.tobytes() for view, _ in explorer.views] == [
+        as_shown(picture).tobytes() for picture in pictures
+    ]
+    assert list(explorer.choice.options) == ["1", "2", "3"]
+    assert explorer.choice.index == 0
+    explorer.controls.beam_size.value = 2
+    assert one.asked[-1] == two.asked[-1] == (3, 2)
+    explorer.add(pictures[:2])
+    assert one.asked[-1] == (2, 2) and len(explorer.images) == 5
+    assert explorer.choice.index == explorer.stack.selected_index == 3
+
+
+def test_every_control_changes_the_drawing(captioner, pictures):
+    explorer = explore(captioner, pictures[:1])
+    stepper, controls = explorer.views[0][0].stepper, explorer.controls
+    alpha = explorer.views[0][0].caption.alphas[1]
+    for name, value in {"opacity": 0.2, "colours": "cividis", "smooth": False}.items():
+        before = stepper.pictures[2].value
+        getattr(controls, name).value = value
+        assert stepper.pictures[2].value != before, name
+    how = {"opacity": 0.2, "colours": "cividis", "smooth": False}
+    assert stepper.pictures[2].value == jpeg(
+        overlay(as_shown(pictures[0]), alpha, **how)
+    )
+    explorer.add(pictures[1:2])  # a new picture is drawn as the controls say
+    view = explorer.views[1][0]
+    expected = overlay(as_shown(pictures[1]), view.caption.alphas[0], **how)
+    assert view.stepper.pictures[1].value == jpeg(expected)
+
+
+def test_the_chosen_picture_is_saved_with_its_own_maps(captioner, pictures, tmp_path):
+    explorer = explore(captioner, pictures)
+    explorer.choice.index = 2
+    explorer.save(tmp_path / "maps.gif")
+    save(explorer.views[2][0].caption, pictures[2], tmp_path / "own.gif")
+    assert (tmp_path / "maps.gif").read_bytes() == (tmp_path / "own.gif").read_bytes()

@@ -98,3 +98,28 @@ def test_a_captioner_has_the_weights_of_its_checkpoint(run):
         assert torch.equal(tensor, checkpoint["decoder"][name]), name
     assert captioner.word_map == checkpoint["word_map"]
     assert captioner.image_size == 64 and captioner.length_power == 0.7
+
+
+def test_images_are_not_mirrored_to_validate(world, tmp_path):
+    config = Config(
+        dataset="world",
+        captions=str(world / "captions.csv"),
+        images=str(world / "Images"),
+        splits=str(world),
+        output=str(tmp_path),
+        min_freq=0,
+        image_size=64,
+        epochs=1,
+        max_images=4,
+        fine_tune=True,
+        augment=True,
+    )
+    run = fit(config)
+    captioner = load_captioner(run.best)
+    (path,) = tmp_path.glob("VAL_REFERENCES_*.json")
+    references = [entry["captions"] for entry in json.loads(path.read_text())]
+    base = path.stem.removeprefix("VAL_REFERENCES_")
+    loader = batches(CaptionDataset(tmp_path, base, "VAL"), 8)
+    model = captioner.encoder, captioner.decoder, captioner.word_map
+    found = validate(loader, *model, references)
+    assert found["loss"] == pytest.approx(run.history[0]["loss"], rel=2e-4)

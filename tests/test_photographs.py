@@ -168,7 +168,7 @@ def test_the_callers_picture_is_not_changed(picture, tmp_path):
 
 
 def test_the_jpeg_shortcut_is_as_good(picture, tmp_path):
-    noise = np.random.RandomState(0).randint(0, 256, (48, 64, 3), np.uint8)
+    noise = np.random.RandomState(0).randint(0, 256, (96, 128, 3), np.uint8)
     large = Image.fromarray(noise).resize((2400, 1800), Image.Resampling.BICUBIC)
     large.save(tmp_path / "large.jpg", quality=90)
     with Image.open(tmp_path / "large.jpg") as image:

@@ -97,6 +97,11 @@ def an_encoder():
     return Tail(3, 3), Concepts(3, 6)
 
 
+def an_epoch(loader, encoder, concepts, optimizers, **settings):
+    what = loader, encoder, concepts, *optimizers, 1, WORD_MAP
+    return train_concepts(*what, **settings)
+
+
 def test_losses_are_the_mean_over_images():
     encoder, concepts = an_encoder()
     each = []
@@ -113,7 +118,7 @@ def test_losses_are_the_mean_over_images():
         "concept_loss": expected
     }
     optimizers = [torch.optim.SGD(m.parameters(), 0.0) for m in (encoder, concepts)]
-    found = train_concepts(a_loader(), encoder, concepts, *optimizers, 1, WORD_MAP)
+    found = an_epoch(a_loader(), encoder, concepts, optimizers)
     assert found["concept_loss"] == expected
     assert set(found) == {"concept_loss", "batch_time", "data_time"}
 
@@ -123,7 +128,7 @@ def test_gradients_of_both_are_clipped():
     before = [p.detach().clone() for m in (encoder, concepts) for p in m.parameters()]
     optimizers = [torch.optim.SGD(m.parameters(), 1.0) for m in (encoder, concepts)]
     batch = a_loader()[1:]
-    train_concepts(batch, encoder, concepts, *optimizers, 1, WORD_MAP, grad_clip=1e-3)
+    an_epoch(batch, encoder, concepts, optimizers, grad_clip=1e-3)
     after = [p.detach() for m in (encoder, concepts) for p in m.parameters()]
     for a, b in zip(before, after, strict=True):
         assert (a - b).abs().max().item() == pytest.approx(1e-3, rel=0.01)

@@ -12,24 +12,18 @@ from satlib.fit import fit
 from satlib.validation import validate
 
 
+def a_config(world, output, **choices):
+    paths = {"captions": world / "captions.csv", "images": world / "Images"}
+    paths |= {"splits": world, "output": output}
+    paths = {name: str(path) for name, path in paths.items()}
+    return Config(dataset="world", **paths, min_freq=0, image_size=64, **choices)
+
+
 @pytest.fixture(scope="module")
 def run(world, tmp_path_factory):
-    output = tmp_path_factory.mktemp("run")
-    sizes = {"attention_dim": 16, "embed_dim": 16, "decoder_dim": 32, "batch_size": 4}
-    return fit(
-        Config(
-            dataset="world",
-            captions=str(world / "captions.csv"),
-            images=str(world / "Images"),
-            splits=str(world),
-            output=str(output),
-            min_freq=0,
-            image_size=64,
-            epochs=10,
-            decoder_lr=0.03,
-            **sizes,
-        )
-    )
+    choices = {"attention_dim": 16, "embed_dim": 16, "decoder_dim": 32, "batch_size": 4}
+    choices |= {"epochs": 10, "decoder_lr": 0.03}
+    return fit(a_config(world, tmp_path_factory.mktemp("run"), **choices))
 
 
 def test_the_best_checkpoint_is_of_the_best_epoch(run):
@@ -101,20 +95,8 @@ def test_a_captioner_has_the_weights_of_its_checkpoint(run):
 
 
 def test_images_are_not_mirrored_to_validate(world, tmp_path):
-    config = Config(
-        dataset="world",
-        captions=str(world / "captions.csv"),
-        images=str(world / "Images"),
-        splits=str(world),
-        output=str(tmp_path),
-        min_freq=0,
-        image_size=64,
-        epochs=1,
-        max_images=4,
-        fine_tune=True,
-        augment=True,
-    )
-    run = fit(config)
+    choices = {"epochs": 1, "max_images": 4, "fine_tune": True, "augment": True}
+    run = fit(a_config(world, tmp_path, **choices))
     captioner = load_captioner(run.best)
     (path,) = tmp_path.glob("VAL_REFERENCES_*.json")
     references = [entry["captions"] for entry in json.loads(path.read_text())]
@@ -123,3 +105,18 @@ def test_images_are_not_mirrored_to_validate(world, tmp_path):
     model = captioner.encoder, captioner.decoder, captioner.word_map
     found = validate(loader, *model, references)
     assert found["loss"] == pytest.approx(run.history[0]["loss"], rel=2e-4)
+
+
+def test_each_epoch_meets_the_images_in_another_order(world, tmp_path, monkeypatch):
+    met, get = [], CaptionDataset.__getitem__
+
+    def recorded(self, index):
+        met.append(index)
+        return get(self, index)
+
+    monkeypatch.setattr(CaptionDataset, "__getitem__", recorded)
+    fit(a_config(world, tmp_path, epochs=2))
+    epochs = met[:28], met[28:]  # 24 images to train, then 4 to validate
+    assert all(sorted(epoch[:24]) == [*range(24)] for epoch in epochs)
+    assert all(epoch[24:] == [*range(4)] for epoch in epochs)
+    assert epochs[0][:24] != epochs[1][:24] != [*range(24)] != epochs[0][:24]

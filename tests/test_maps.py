@@ -184,3 +184,21 @@ def test_a_photograph_is_shown_in_its_own_proportions(kind, tmp_path):
     assert shown.size == (200, 80)
     values = np.asarray(shown.convert("L"))
     assert values[10, 10] > 250 and max(values[70, 10], values[10, 190]) < 5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photograph_is_shown_upright(orientation, tmp_path):
+    turn = Image.Transpose
+    undo = [None, turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM]
+    undo += [turn.TRANSPOSE, turn.ROTATE_90, turn.TRANSVERSE, turn.ROTATE_270]
+    upright = Image.new("RGB", (100, 40))
+    upright.paste("white", (0, 0, 50, 20))
+    how, exif = undo[orientation - 1], Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright if how is None else upright.transpose(how)
+    stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    with Image.open(tmp_path / "a.jpg") as opened_:
+        for shown in (as_shown(tmp_path / "a.jpg", 200), as_shown(opened_, 200)):
+            assert shown.size == (200, 80)
+            values = np.asarray(shown.convert("L"))
+            assert values[10, 10] > 240 and max(values[70, 10], values[10, 190]) < 15

@@ -82,6 +82,14 @@ def test_the_seed_changes_the_run_and_repeats_it(trained, tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_the_seed_draws_the_first_weights(trained):
+    """They hardly move at this rate; the same images in one batch, in any order."""
+    still = {"decoder_lr": 1e-9, "batch_size": 8, "epochs": 1}
+    a, b = (weights(trained(seed=seed, **still)) for seed in (3, 4))
+    for name in ("embedding.weight", "fc.weight", "init_h.weight", "f_beta.bias"):
+        assert (a[name] - b[name]).abs().max() > 1e-3, name
+
+
 def test_the_seed_divides_the_photographs_where_no_list_does(trained):
     def files(run):
         (path,) = run.folder.glob("TRAIN_REFERENCES_*.json")

@@ -9,6 +9,7 @@ from satlib.batches import CaptionDataset, batches
 from satlib.captioner import load_captioner
 from satlib.configuration import Config, load_checkpoint
 from satlib.fit import fit
+from satlib.learner import moving_average
 from satlib.validation import validate
 
 
@@ -120,3 +121,12 @@ def test_each_epoch_meets_the_images_in_another_order(world, tmp_path, monkeypat
     assert all(sorted(epoch[:24]) == [*range(24)] for epoch in epochs)
     assert all(epoch[24:] == [*range(4)] for epoch in epochs)
     assert epochs[0][:24] != epochs[1][:24] != [*range(24)] != epochs[0][:24]
+
+
+@pytest.mark.parametrize(
+    ("count", "share"),
+    [(1, 9 / 11), (90, 0.09), (890, 0.01), (4490, 0.002), (10**6, 0.002)],
+)
+def test_the_average_moves_less_and_less_but_never_stops(count, share):
+    found = moving_average(torch.tensor([1.0]), torch.tensor([3.0]), count)
+    assert found.item() == pytest.approx(1 + 2 * share, rel=1e-5)

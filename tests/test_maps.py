@@ -140,6 +140,15 @@ def test_another_beam_shows_its_own_maps(caption, picture):
     assert str(caption) in view.children[0].value  # among the others
 
 
+def test_the_title_names_the_caption_and_under_a_fold_the_others(caption, picture):
+    title = WordView(caption, picture).title()
+    assert title.startswith(f"<b>{caption}</b><details>")
+    others = re.findall("<li>(.*?)</li>", title)
+    assert others == [str(beam) for beam in caption.beams] and len(others) == 2
+    alone = type(caption)(**vars(caption) | {"beams": []})
+    assert WordView(alone, picture).title() == f"<b>{caption}</b>"
+
+
 def test_drawing_follows_its_options(caption, picture):
     view = WordView(caption, picture)
 

@@ -11,7 +11,9 @@ from PIL import Image  # noqa: E402
 
 from satlib.captioner import Captioner  # noqa: E402
 from satlib.decoder import Decoder  # noqa: E402
-from satlib.encoder import build_encoder  # noqa: E402
+from satlib.encoder import Encoder, build_encoder  # noqa: E402
+from satlib.scenes import draw, make_scene  # noqa: E402
+from satlib.training import caption_loss  # noqa: E402
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
 
@@ -59,19 +61,113 @@ def flickr(tmp_path_factory):
     return folder
 
 
+SENTENCES = {  # of the scenes with these seeds
+    1: "a red cat sits here",
+    2: "here sits a blue ball",
+    3: "a red cat and a blue ball",
+}
+
+
 def tiny_captioner():
-    """Make a captioner of a few words with random weights."""
+    """Train a captioner, less than a second, to say a sentence for each scene.
+
+    Its weights of attention are so large that it looks elsewhere for each word.
+    """
     torch.manual_seed(0)
-    words = ["<pad>", "a", "red", "cat", "sits", "here", "<start>", "<end>", "<unk>"]
+    words = ["<pad>", "a", "red", "blue", "cat", "ball", "and", "sits", "here"]
+    words += ["<start>", "<end>", "<unk>"]
     word_map = {word: number for number, word in enumerate(words)}
     encoder = build_encoder(image_size=64, stage=5)
-    decoder = Decoder(8, 8, 8, len(words), encoder.encoder_dim, pool=encoder.pool)
+    decoder = Decoder(16, 16, 32, len(words), encoder.encoder_dim, pool=encoder.pool)
+    captioner = Captioner(encoder, decoder, word_map, 64)
+    device, attention = captioner.device, decoder.attention
+    said = [["<start>", *text.split(), "<end>"] for text in SENTENCES.values()]
+    lengths = torch.tensor([len(row) for row in said], device=device)
+    rows = torch.zeros(len(said), max(map(len, said)), dtype=torch.long, device=device)
+    for row, text in zip(rows, said, strict=True):
+        row[: len(text)] = torch.tensor([word_map[word] for word in text])
+    cells = captioner.look([draw(make_scene(seed))[0] for seed in SENTENCES]).clone()
+    optimizer = torch.optim.Adam(decoder.parameters(), 0.01)
     with torch.no_grad():
-        decoder.fc.bias[word_map["<end>"]] = 0.3  # for captions of a few words
-    return Captioner(encoder, decoder, word_map, 64)
+        attention.full_att.weight.mul_(5)
+        attention.decoder_att.weight.mul_(12)
+    for _ in range(60):
+        optimizer.zero_grad()
+        caption_loss(decoder(cells, rows, lengths), 0.0)[0].backward()
+        optimizer.step()
+    return captioner
 
 
 @pytest.fixture(scope="session")
-def captioner():
-    """A captioner of a few words with random weights."""
-    return tiny_captioner()
+def pictures():
+    """The pictures that the tiny captioner has learnt to caption."""
+    return [draw(make_scene(seed))[0] for seed in SENTENCES]
+
+
+@pytest.fixture(scope="session")
+def captioner(pictures):
+    """A captioner that says sentences, and looks elsewhere for each word."""
+    captioner = tiny_captioner()
+    captions = captioner.caption(pictures)
+    assert [str(caption) for caption in captions] == [*SENTENCES.values()]
+    for alphas in (caption.alphas for caption in captions):
+        assert differ(alphas[0], alphas[1]) and differ(alphas[-1], alphas[-2])
+        for alpha in alphas:
+            assert differ(alpha, alpha.T)
+            assert differ(alpha, alpha[::-1]) and differ(alpha, alpha[:, ::-1])
+    return captioner
+
+
+def differ(a, b):
+    """Tell whether a map is clearly another one."""
+    return abs(a - b).max() > 2 / 196
+
+
+RED, BLUE = (3, 10), (8, 2)  # of 14 × 14 regions: row, column
+
+
+def spotted(red=RED, blue=BLUE, cells=14, size=224):
+    """Paint a black picture with a red and a blue cell; take (row, column) of each."""
+    picture = np.zeros((size, size, 3), np.uint8)
+    for channel, (row, column) in ((0, red), (2, blue)):
+        rows = slice(row * size // cells, (row + 1) * size // cells)
+        columns = slice(column * size // cells, (column + 1) * size // cells)
+        picture[rows, columns, channel] = 255
+    return picture
+
+
+def planted_captioner(size=224):
+    """Make a captioner by hand that says "red blue" and looks at a cell of each colour.
+
+    Its encoder gives the mean colour of each cell, 14 × 14 for a size of 224, 8 × 8 for
+    one of 256. Its decoder counts the words in its second unit; its first unit holds
+    what it has just seen, and without that it would rather say "a".
+    """
+    words = ["<pad>", "a", "red", "blue", "<start>", "<end>", "<unk>"]
+    same = [torch.nn.Conv2d(3, 3, 1, bias=False) for _ in range(3)]
+    for layer in same:
+        torch.nn.init.dirac_(layer.weight)
+    network = torch.nn.Sequential(torch.nn.AvgPool2d(16 if size == 224 else 32), *same)
+    encoder = Encoder("spots", network, (0.0,) * 3, (1.0,) * 3, size)
+    decoder = Decoder(2, 1, 2, len(words), 3, pool=encoder.pool)
+    for parameter in decoder.parameters():
+        torch.nn.init.zeros_(parameter)
+    attention, cell, fc = decoder.attention, decoder.decode_step, decoder.fc
+    with torch.no_grad():
+        attention.encoder_att.weight[0, 0] = attention.encoder_att.weight[1, 2] = 1
+        attention.decoder_att.weight[:, 1] = torch.tensor([-10.0, 10.0])
+        attention.decoder_att.bias[1] = -1
+        attention.full_att.weight[:] = 20
+        decoder.f_beta.bias[:] = 20
+        cell.weight_ih[4, 1:] = 10  # the candidate of the first unit: what is seen
+        cell.bias_ih[:] = torch.tensor([20.0, 0, -20, 20, 0, 10, 20, 20])
+        fc.weight[2, 0] = fc.weight[3, 0] = 10
+        fc.weight[:, 1] = torch.tensor([0.0, 53, 0, 80, 0, 300, 0])
+        fc.bias[:] = torch.tensor([0.0, -20.5, 0, -45, 0, -225, 0])
+    return Captioner(encoder, decoder, {w: n for n, w in enumerate(words)}, size)
+
+
+@pytest.fixture(scope="session")
+def planted():
+    """A captioner made by hand, of which is known where it must look."""
+    return planted_captioner()

@@ -1,10 +1,10 @@
 """The dataset's items, its batches, and a feature cache that is never stale."""
 
+import json
 import pickle
 import shutil
 import subprocess
 import sys
-import time
 
 import h5py
 import pytest
@@ -164,14 +164,14 @@ def test_an_interrupted_cache_goes_on(files, encoder, tmp_path, monkeypatch):
 
 
 KILLED = """
-import sys, time
+import sys
 from satlib import batches
 from satlib.encoder import build_encoder
 def slowly(starts, total, label):
     for start in starts:
         yield start
         print(start, flush=True)
-        time.sleep(0.3)
+        sys.stdin.readline()  # until it is told to go on, or killed
 batches.progress = slowly
 batches.cache_features(build_encoder(image_size=64), sys.argv[1], sys.argv[2], 2)
 """
@@ -182,11 +182,15 @@ def test_kill_and_run_again(files, encoder, tmp_path):
     target = tmp_path / "killed.hdf5"
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(images), str(target)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    said = iter(process.stdout.readline, b"")  # it ends where the process does
-    assert b"2\n" in said
-    time.sleep(0.1)
+    for expected in (b"0\n", b"2\n", b"4\n"):  # or the end, where the process ends
+        lines = iter(process.stdout.readline, b"")
+        assert expected in lines
+        if expected != b"4\n":
+            process.stdin.write(b"\n")
+            process.stdin.flush()
     process.kill()
     process.wait()
     assert not target.exists() and target.with_name("killed.hdf5.part").exists()
@@ -202,3 +206,16 @@ def test_a_full_disk_is_said_before_the_work(files, encoder, tmp_path, monkeypat
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="cached images.* MB are free"):
         cache_features(encoder, images, tmp_path / "cells.hdf5")
+
+
+def test_rows_and_lengths_are_those_of_the_images(files, tmp_path):
+    copy = Files(tmp_path / "copy", files.base)
+    shutil.copytree(files.folder, copy.folder)
+    for kind, count in (("captions", 69), ("caplens", 60)):
+        path = copy.path(kind, "TRAIN")
+        whole = path.read_text()
+        path.write_text(json.dumps(json.loads(whole)[:count]))
+        with pytest.raises(ValueError, match=rf"24 images with 3 captions.*{count} "):
+            CaptionDataset(copy, "TRAIN")
+        path.write_text(whole)
+    assert len(CaptionDataset(copy, "TRAIN")) == 24

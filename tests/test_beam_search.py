@@ -120,3 +120,55 @@ def test_rivals_are_the_most_probable_other_words():
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match="beam_size 0"):
         beam_search(a_decoder(0), some_cells(), WORD_MAP, beam_size=0)
+
+
+def test_the_shortest_and_the_usual_length():
+    decoder, cells = a_decoder(0), some_cells()
+    with torch.no_grad():
+        decoder.fc.bias[WORD_MAP["<end>"]] = -1e9
+    for found in beam_search(decoder, cells, WORD_MAP, max_length=1):
+        assert [len(h.words) for h in found] == [1] * 3  # there are no more words
+    for found in beam_search(decoder, cells, WORD_MAP, 2):
+        assert len(found) == 2 and len(found[0].words) == 50
+    assert {len(ids) for ids in greedy_search(decoder, cells, WORD_MAP)} == {50}
+    assert [len(ids) for ids in greedy_search(decoder, cells, WORD_MAP, 1)] == [1] * 4
+    with pytest.raises(ValueError, match="max_length 0: at least 1"):
+        beam_search(decoder, cells, WORD_MAP, max_length=0)
+
+
+def test_by_default_five_beams_and_a_power_of_seven_tenths():
+    for seed in range(4):
+        decoder, cells = a_decoder(seed), some_cells(seed=seed)
+        usual = beam_search(decoder, cells, WORD_MAP)
+        chosen = beam_search(decoder, cells, WORD_MAP, 5, 50, 0.7)
+        assert [[h.words for h in f] for f in usual] == [
+            [h.words for h in f] for f in chosen
+        ]
+        for found in usual:
+            assert len(found) == 5
+            for h in found:
+                count = len(h.words) + h.finished
+                assert h.score == pytest.approx(h.log_prob / count**0.7)
+
+
+def test_unspeakable_words_have_no_probability():
+    scores = torch.randn(2, len(WORDS), dtype=torch.float16)
+    before = scores.clone()
+    for first, silent in ((True, {0, 4, 5, 6}), (False, {0, 4, 6})):
+        found = speakable(scores, WORD_MAP, first)
+        assert found.dtype == torch.float32 and torch.equal(scores, before)
+        assert {*(found == -torch.inf).all(0).nonzero()[:, 0].tolist()} == silent
+        torch.testing.assert_close(found.exp().sum(1), torch.ones(2))
+        kept = [n for n in range(len(WORDS)) if n not in silent]
+        expected = scores.float()[:, kept].log_softmax(1)
+        torch.testing.assert_close(found[:, kept], expected)
+
+
+def test_at_most_four_rivals():
+    torch.manual_seed(0)
+    words = ["<pad>", *"abcdefghij", "<start>", "<end>", "<unk>"]
+    word_map = {word: number for number, word in enumerate(words)}
+    decoder = Decoder(8, 6, 12, len(words), encoder_dim=5).eval()
+    for beam_size in (1, 3, 9):
+        for found in beam_search(decoder, some_cells(), word_map, beam_size, 3):
+            assert all(len(row) == 4 for h in found for row in h.rivals)

@@ -81,3 +81,54 @@ def test_an_epoch_finds_the_place_that_calls_for_a_word():
     maps = concepts.maps(encoder(cells))[torch.arange(40), :, 1 + kinds]
     assert torch.equal(maps.argmax(1), places)
     assert before == pytest.approx(2 * 0.6931, abs=0.1)
+
+
+def a_loader():
+    """Two mini-batches, of one and of three images, with two captions each."""
+    generator = torch.Generator().manual_seed(0)
+    cells = torch.randn(4, 5, 3, generator=generator)
+    rows = torch.tensor([[3, 1, 4], [3, 2, 4]] * 4)
+    lengths = torch.full((8,), 3)
+    return [(cells[:1], rows[:2], lengths[:2]), (cells[1:], rows[2:], lengths[2:])]
+
+
+def an_encoder():
+    torch.manual_seed(0)
+    return Tail(3, 3), Concepts(3, 6)
+
+
+def an_epoch(loader, encoder, concepts, optimizers, **settings):
+    what = loader, encoder, concepts, *optimizers, 1, WORD_MAP
+    return train_concepts(*what, **settings)
+
+
+def test_losses_are_the_mean_over_images():
+    encoder, concepts = an_encoder()
+    each = []
+    with torch.no_grad():
+        for cells, rows, _ in a_loader():
+            for image, own in zip(cells, rows.view(len(cells), 2, 3), strict=True):
+                scores = concepts(encoder.finish(image[None]))
+                shares = word_shares(own[None], WORD_MAP)
+                chances = scores.sigmoid()
+                loss = shares * chances.log() + (1 - shares) * (1 - chances).log()
+                each.append(-loss.sum().item())
+    expected = pytest.approx(sum(each) / 4, rel=1e-5)
+    assert validate_concepts(a_loader(), encoder, concepts, WORD_MAP) == {
+        "concept_loss": expected
+    }
+    optimizers = [torch.optim.SGD(m.parameters(), 0.0) for m in (encoder, concepts)]
+    found = an_epoch(a_loader(), encoder, concepts, optimizers)
+    assert found["concept_loss"] == expected
+    assert set(found) == {"concept_loss", "batch_time", "data_time"}
+
+
+def test_gradients_of_both_are_clipped():
+    encoder, concepts = an_encoder()
+    before = [p.detach().clone() for m in (encoder, concepts) for p in m.parameters()]
+    optimizers = [torch.optim.SGD(m.parameters(), 1.0) for m in (encoder, concepts)]
+    batch = a_loader()[1:]
+    an_epoch(batch, encoder, concepts, optimizers, grad_clip=1e-3)
+    after = [p.detach() for m in (encoder, concepts) for p in m.parameters()]
+    for a, b in zip(before, after, strict=True):
+        assert (a - b).abs().max().item() == pytest.approx(1e-3, rel=0.01)

@@ -498,3 +498,55 @@ def test_flickr8k(tmp_path):
     words = [w for n in lists["train"][:100] for c in captions[n] for w in c]
     assert all(words.count(word) > 5 for word in list(word_map)[1:-3])
     assert len(word_map) - 4 == sum(words.count(word) > 5 for word in set(words))
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_of_each_split_the_first_images_are_taken(example):
+    lists = {"train": ["img3.jpg", "img1.jpg", "img4.jpg"], "test": ["img2.jpg"]}
+    create(example, splits=lists, max_images=2)
+    kept = Files(example / "out", BASE).read("references", "train")
+    assert [image["file"] for image in kept] == ["img3.jpg", "img1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "known"),
+    [("train", {"a", "cat", "black", "on", "mat"}), ("all", COUNTS.keys())],
+)
+def test_whose_words_are_counted(example, vocabulary, known):
+    lists = {
+        "train": ["img1.jpg"],
+        "val": ["img2.jpg"],
+        "test": ["img3.jpg", "img4.jpg"],
+    }
+    base = create(example, splits=lists, vocabulary=vocabulary, min_freq=0)
+    words = Files(example / "out", base).read("wordmap")
+    assert set(words) == {*known, "<pad>", "<start>", "<end>", "<unk>"}
+
+
+def test_what_stands_by_default(example, monkeypatch):
+    paths = example / "captions.csv", example / "images", example / "out"
+    lists = {"train": ["img1.jpg"], "val": ["img2.jpg"], "test": ["img3.jpg"]}
+    base = create_input_files("example", *paths, splits=lists)
+    assert base == "example_5_cap_per_img_5_min_word_freq"
+    rows = Files(example / "out", base).read("captions", "train")
+    assert len(rows) == 5 and {len(row) for row in rows} == {52}
+    with h5py.File(Files(example / "out", base).path("images", "train")) as file:
+        assert file["images"].shape == (1, 3, 256, 256)
+    manifest = Files(example / "out", base).read("manifest")
+    usual = {"seed": 28, "vocabulary": "train", "on_error": "raise", "max_images": None}
+    assert usual.items() <= manifest.items()
+
+
+def test_references_keep_every_caption(example):
+    """Also those that are too long for a row, and more than have a row."""
+    lists = {"train": ["img1.jpg"], "val": ["img2.jpg"], "test": ["img3.jpg"]}
+    base = create(example, splits=lists, max_length=4, caps_per_img=1)
+    (image,) = Files(example / "out", base).read("references", "train")
+    assert image["captions"] == [["a", "cat"], ["black", "cat"], ["cat", "on", "mat"]]
+    assert len(Files(example / "out", base).read("captions", "train")) == 1
+
+
+def test_repeats_are_drawn_among_all(example):
+    captions, random = [["a"], ["b"]], np.random.RandomState(0)
+    more = [choose_captions(captions, 6, random)[2:] for _ in range(20)]
+    assert {c[0] for chosen in more for c in chosen} == {"a", "b"}

@@ -3,23 +3,17 @@
 import io
 import json
 import re
-import time
 from datetime import datetime, timezone
 
 import numpy as np
 import pytest
-from ipywidgets.embed import embed_data
+from ipywidgets.embed import dependency_state
 from PIL import Image
 
+from satlib.captioner import Caption
 from satlib.explorer import explore, plain_figure
 from satlib.figures import jpeg, overlay
 from satlib.maps import WordView, as_shown, save, seen_so_far, word_details
-from satlib.scenes import draw, make_scene
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return [draw(make_scene(seed))[0] for seed in (1, 2)]
 
 
 @pytest.fixture
@@ -27,22 +21,41 @@ def caption(captioner, pictures):
     return captioner.caption(pictures[:1], beam_size=3)[0]
 
 
-def test_details_name_probability_rivals_and_gate(caption):
-    for text, word, rivals in zip(
-        word_details(caption), caption.words, caption.rivals, strict=True
-    ):
-        assert text.startswith(f"<b>{word}</b> ")
-        assert all(f"{other} {p:.0%}" in text for other, p in rivals)
-        assert "gate open" in text and "of the picture" in text
+def test_details_name_probability_rivals_and_gate():
+    alphas = np.full((2, 2, 5), 0.1)
+    alphas[0] = 0
+    alphas[0, 0, 0] = 1
+    rivals = [[("the", 0.12), ("one", 0.05)], [("dog", 0.25), ("ball", 0.07)]]
+    caption = Caption(
+        ["a", "cat"],
+        alphas,
+        -1.5,
+        [np.log(0.8), np.log(0.6)],
+        rivals,
+        [0.31, 0.72],
+        True,
+    )
+    assert word_details(caption) == [
+        "<b>a</b> 80%; rather than the 12%, one 5%<br>gate open 31%; "
+        "nine tenths of the attention so far lie in 10% of the picture",
+        "<b>cat</b> 60%; rather than dog 25%, ball 7%<br>gate open 72%; "
+        "nine tenths of the attention so far lie in 80% of the picture",
+    ]
 
 
 def test_how_much_has_been_seen():
-    alphas = np.zeros((3, 2, 5))
-    alphas[0, 0, 0] = 1  # one region of ten
-    alphas[1, 1] = 0.2  # five others
-    alphas[2] = 0.1
-    assert seen_so_far(alphas) == pytest.approx([0.1, 0.5, 0.9], abs=0.11)
-    assert seen_so_far(alphas)[0] == pytest.approx(0.1)
+    alphas = np.zeros((4, 2, 5))
+    alphas[0, 0, 0] = 1  # one region of ten has it all
+    alphas[1, 1, :4] = 0.25  # half of 2 in one, 1/8 each in four others: needs five
+    alphas[2, 1, 4] = 1  # 4/12 each in two, 1/12 each in four: needs all six
+    alphas[3] = 0.1  # 11/40 each in two, 1/40 in four, .1/4 in four
+    sums = alphas.cumsum(0).reshape(4, 10)
+    needed = []
+    for row in sums / sums.sum(1, keepdims=True):
+        held = [sum(sorted(row, reverse=True)[: n + 1]) for n in range(10)]
+        needed.append(next(n for n, part in enumerate(held, 1) if part > 0.9 - 1e-9))
+    assert needed[:3] == [1, 5, 5]
+    assert seen_so_far(alphas) == pytest.approx([n / 10 for n in needed], abs=1e-9)
 
 
 def test_a_view_holds_the_map_of_each_word(caption, pictures):
@@ -51,8 +64,10 @@ def test_a_view_holds_the_map_of_each_word(caption, pictures):
         "picture",
         *caption.words,
     ]
-    expected = overlay(as_shown(pictures[0]), caption.alphas[0])
-    assert view.stepper.pictures[1].value == jpeg(expected)
+    shown = [picture.value for picture in view.stepper.pictures]
+    expected = [overlay(as_shown(pictures[0]), alpha) for alpha in caption.alphas]
+    assert shown == [jpeg(frame) for frame in (as_shown(pictures[0]), *expected)]
+    assert len(set(shown)) > 3
 
 
 def test_another_beam_shows_its_own_words(caption, pictures):
@@ -105,17 +120,17 @@ def test_the_plain_figure_has_a_text_and_waits_for_no_script(caption, pictures):
 
 def test_pictures_and_captioners_have_views(captioner, pictures):
     explorer = explore([captioner, captioner], pictures)
-    assert [len(views) for views in explorer.views] == [2, 2]
-    assert len(explorer.stack.children) == len(explorer.thumbnails.children) == 2
+    assert [len(views) for views in explorer.views] == [2, 2, 2]
+    assert len(explorer.stack.children) == len(explorer.thumbnails.children) == 3
     assert explorer.stack.selected_index == 0
     beside = explore(captioner, pictures, side_by_side=True)
-    assert len(beside.stack.children) == 2 and not hasattr(beside.stack, "titles")
+    assert len(beside.stack.children) == 3 and not hasattr(beside.stack, "titles")
 
 
 def test_an_explorer_is_small_enough_for_a_page(captioner, pictures):
     explorer = explore(captioner, pictures)
-    data = embed_data(views=[explorer.widget])["manager_state"]
-    assert len(json.dumps(data)) < 400_000 * len(pictures)
+    state = dependency_state(explorer.widget)
+    assert len(json.dumps(state)) < 400_000 * len(pictures)
 
 
 def test_beam_size_searches_again(captioner, pictures):
@@ -128,13 +143,12 @@ def test_beam_size_searches_again(captioner, pictures):
     assert explorer.controls.message.value == ""
 
 
-def test_controls_redraw_the_maps(captioner, pictures):
+def test_controls_redraw_the_maps(captioner, pictures, monkeypatch):
     explorer = explore(captioner, pictures[:1])
     view = explorer.views[0][0]
     before = view.stepper.pictures[1].value
-    start = time.perf_counter()
+    monkeypatch.setattr(captioner, "caption", None)  # nothing is captioned again
     explorer.controls.smooth.value = False
-    assert time.perf_counter() - start < 1
     explorer.controls.colours.value = "viridis"
     explorer.controls.one_scale.value = True
     alphas = view.caption.alphas
@@ -181,3 +195,65 @@ def test_the_chosen_picture_is_kept(captioner, pictures, tmp_path):
     explorer.save(tmp_path / "maps.html")
     text = (tmp_path / "maps.html").read_text(encoding="utf-8")
     assert f"<h1>{explorer.views[1][0].caption}</h1>" in text
+
+
+class Fixed:
+    """A captioner that says the same of every picture, with so many beams."""
+
+    def __init__(self, word):
+        self.word, self.asked = word, []
+
+    def caption(self, images, beam_size):
+        self.asked.append((len(images), beam_size))
+        alphas = np.full((1, 2, 2), 0.25)
+        return [
+            Caption([f"{self.word}{n}"], alphas, -1.0, [-1.0], [[]], [0.5], True)
+            for n in range(len(images))
+        ]
+
+
+def test_each_captioner_and_each_picture_has_its_place(pictures):
+    one, two = Fixed("cat"), Fixed("dog")
+    explorer = explore([one, two], pictures, beam_size=7)
+    assert one.asked == two.asked == [(3, 7)]
+    assert explorer.controls.beam_size.value == 7
+    words = [[str(view.caption) for view in views] for views in explorer.views]
+    assert words == [["cat0", "dog0"], ["cat1", "dog1"], ["cat2", "dog2"]]
+    small = [widget.value for widget in explorer.thumbnails.children]
+    assert small == [jpeg(as_shown(picture, 72)) for picture in pictures]
+    assert [view.picture.tobytes() for view, _ in explorer.views] == [
+        as_shown(picture).tobytes() for picture in pictures
+    ]
+    assert list(explorer.choice.options) == ["1", "2", "3"]
+    assert explorer.choice.index == 0
+    explorer.controls.beam_size.value = 2
+    assert one.asked[-1] == two.asked[-1] == (3, 2)
+    explorer.add(pictures[:2])
+    assert one.asked[-1] == (2, 2) and len(explorer.images) == 5
+    assert explorer.choice.index == explorer.stack.selected_index == 3
+
+
+def test_every_control_changes_the_drawing(captioner, pictures):
+    explorer = explore(captioner, pictures[:1])
+    stepper, controls = explorer.views[0][0].stepper, explorer.controls
+    alpha = explorer.views[0][0].caption.alphas[1]
+    for name, value in {"opacity": 0.2, "colours": "cividis", "smooth": False}.items():
+        before = stepper.pictures[2].value
+        getattr(controls, name).value = value
+        assert stepper.pictures[2].value != before, name
+    how = {"opacity": 0.2, "colours": "cividis", "smooth": False}
+    assert stepper.pictures[2].value == jpeg(
+        overlay(as_shown(pictures[0]), alpha, **how)
+    )
+    explorer.add(pictures[1:2])  # a new picture is drawn as the controls say
+    view = explorer.views[1][0]
+    expected = overlay(as_shown(pictures[1]), view.caption.alphas[0], **how)
+    assert view.stepper.pictures[1].value == jpeg(expected)
+
+
+def test_the_chosen_picture_is_saved_with_its_own_maps(captioner, pictures, tmp_path):
+    explorer = explore(captioner, pictures)
+    explorer.choice.index = 2
+    explorer.save(tmp_path / "maps.gif")
+    save(explorer.views[2][0].caption, pictures[2], tmp_path / "own.gif")
+    assert (tmp_path / "maps.gif").read_bytes() == (tmp_path / "own.gif").read_bytes()

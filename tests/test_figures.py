@@ -2,12 +2,22 @@
 
 import io
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from ipywidgets.embed import embed_data
 from PIL import Image
 
-from satlib.figures import COLOURS, Stepper, overlay, panels, stretch, told_apart
+from satlib.figures import (
+    COLOURS,
+    Stepper,
+    heat_map,
+    jpeg,
+    overlay,
+    panels,
+    stretch,
+    told_apart,
+)
 
 PICTURE = np.full((60, 90, 3), 100, np.uint8)
 
@@ -90,3 +100,69 @@ def test_equal_labels_are_told_apart():
     stepper = Stepper([PICTURE] * 3, ["a", "cat", "a"])
     assert [label for label, _ in stepper.choice.options] == ["a", "cat", "a"]
     assert len({label for label, _ in stepper.buttons.options}) == 3
+
+
+def drawn(ax):
+    return np.asarray(ax.images[0].get_array()).astype(int)
+
+
+def test_panels_stand_in_rows_with_their_maps():
+    map_, bright = np.zeros((2, 2)), np.full((60, 90, 3), 200, np.uint8)
+    map_[0, 1] = 0.5
+    images, alphas = [PICTURE, bright, PICTURE], [None, map_, map_.T]
+    figure = panels(images, ["a", "b", "c"], alphas, columns=2, width=2, scale=1.0)
+    assert figure.get_size_inches().tolist() == pytest.approx([4, 4.6])
+    assert len(figure.axes) == 4
+    assert (drawn(figure.axes[0]) == PICTURE).all()
+    for ax, image, alpha in zip(figure.axes[1:], images[1:], alphas[1:], strict=False):
+        assert (drawn(ax) == np.asarray(overlay(image, alpha, scale=1.0))).all()
+    assert [ax.axison for ax in figure.axes] == [False] * 4
+    assert len(panels([PICTURE] * 7).axes) == 12 and len(panels([PICTURE]).axes) == 1
+
+
+def test_a_heat_map_is_the_overlay():
+    alpha = np.eye(3)
+    ax = heat_map(PICTURE, alpha, title="here", opacity=0.3, scale=2.0)
+    expected = overlay(PICTURE, alpha, opacity=0.3, scale=2.0)
+    assert (drawn(ax) == np.asarray(expected)).all() and ax.get_title() == "here"
+    assert (
+        drawn(heat_map(PICTURE, alpha)) == np.asarray(overlay(PICTURE, alpha))
+    ).all()
+    plt.close("all")
+
+
+def test_an_overlay_by_hand():
+    alpha = np.array([[0.2, 0.4], [0.0, 0.1]])
+    for opacity, scale in ((0.6, None), (0.25, 0.8)):
+        how = {"opacity": opacity, "scale": scale, "smooth": False}
+        found = np.asarray(overlay(PICTURE, alpha, **how)).astype(float)
+        for (row, column), weight in np.ndenumerate(alpha):
+            heat = np.array(plt.get_cmap("inferno")(weight / (scale or 0.4))[:3]) * 255
+            expected = (1 - opacity) * 100 + opacity * heat
+            there = found[row * 30 + 15, column * 45 + 20]
+            assert there == pytest.approx(expected, abs=1.1)
+
+
+def test_pictures_are_kept_as_jpeg_of_quality_80():
+    noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG", quality=80)
+    assert jpeg(noise) == jpeg(Image.fromarray(noise)) == file.getvalue()
+    assert len(jpeg(noise, 20)) < len(jpeg(noise))
+
+
+def test_a_stepper_shows_label_picture_and_text_together():
+    frames = [Image.new("RGB", (40, 30), c) for c in ("red", "lime", "blue")]
+    stepper = Stepper(frames, ["one", "two", "one"], "step", ["", "<i>2</i>", "3"])
+    pictures, texts = stepper.children[2:]
+    assert [
+        pixel(widget).index(max(pixel(widget))) for widget in pictures.children
+    ] == [*range(3)]
+    assert [text.value for text in texts.children] == ["", "<i>2</i>", "3"]
+    assert stepper.choice.description == "step" and stepper.play.max == 2
+    assert (stepper.play.min, stepper.play.value, stepper.choice.index) == (0, 0, 0)
+    assert stepper.play.interval == 1200 and len(Stepper(frames, "abc").children) == 3
+    stepper.redraw(frames[::-1])
+    assert [pixel(widget).index(max(pixel(widget))) for widget in stepper.pictures] == [
+        *(2, 1, 0)
+    ]

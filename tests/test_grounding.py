@@ -1,13 +1,16 @@
 """Grading maps, and taking away what was looked at."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from conftest import BLUE, RED, planted_captioner, spotted
+from nltk.translate.bleu_score import corpus_bleu
 
 from satlib.captioner import Caption
-from satlib.files import read_results
+from satlib.configuration import Config
 from satlib.grounding import (
-    SEEDS,
     VARIANTS,
     blank,
     deletion,
@@ -16,11 +19,13 @@ from satlib.grounding import (
     mark_cells,
     mean_of,
     named_cells,
+    outcome,
     rivals,
     summary,
+    unseen_scenes,
     word_probabilities,
 )
-from satlib.scenes import draw, make_scene
+from satlib.scenes import colour_accuracy, draw, load_scenes, make_scene, write_scenes
 
 
 def test_cells_that_overlap_a_mask():
@@ -85,12 +90,121 @@ def test_rivals_are_maps_too():
         assert not np.allclose(alpha, alphas[1]), name
 
 
+def test_rivals_by_hand():
+    alphas = np.random.default_rng(0).dirichlet(np.ones(196), 4).reshape(4, 14, 14)
+    found = rivals(alphas, 1, np.random.default_rng(1))
+    assert set(found) == {"another word's", "central", "random", "even"}
+    assert len({found["even"][0, 0], *found["even"].flat}) == 1
+    assert [tuple(place) for place in np.argwhere(found["central"])] == [
+        *((6, 6), (6, 7), (7, 6), (7, 7))
+    ]
+    assert found["random"].sum() == pytest.approx(1)
+    drawn = {
+        next(j for j in range(4) if (other == alphas[j]).all())
+        for other in (
+            rivals(alphas, 1, np.random.default_rng(seed))["another word's"]
+            for seed in range(40)
+        )
+    }
+    assert drawn == {0, 2, 3}
+
+
+def test_a_map_is_graded_on_the_cells_of_its_own_thing():
+    """A map turned, or on another thing of the scene, gets no marks."""
+    scene = make_scene(0)  # a balloon above a house and a tree
+    (first, second, _), masks = scene.objects, draw(scene)[1]
+    words = [first.colour, first.name, second.colour, second.name]
+    cells = [mark_cells(mask) / mark_cells(mask).sum() for mask in masks]
+    own = np.stack([cells[0], cells[0], cells[1], cells[1]])
+
+    def marks(alphas):
+        caption = Caption(words, alphas, 0.0, [], [], [], True)
+        rows = grade_captions([caption], [scene])
+        kinds = [(r["kind"], r["hit"]) for r in rows if r["map"] == "the model's"]
+        assert [kind for kind, _ in kinds] == ["adjective", "noun"] * 2
+        return sum(hit for _, hit in kinds) / 4
+
+    assert marks(own) == 1
+    assert marks(own[::-1]) < 0.3 and marks(own[:, ::-1]) < 0.5
+    rows = grade_captions([Caption(words, own, 0.0, [], [], [], True)], [scene])
+    assert len(rows) == 4 * 5
+    again = grade_captions([Caption(words, own, 0.0, [], [], [], True)], [scene])
+    other = grade_captions([Caption(words, own, 0.0, [], [], [], True)], [scene], 5)
+    assert rows == again != other
+
+
+def test_the_mean_of_the_rows_chosen():
+    rows = [{"a": 1, "kind": "x"}, {"a": 2, "kind": "y"}, {"a": 5, "kind": "y"}]
+    assert mean_of(rows, "a") == pytest.approx(8 / 3)
+    assert mean_of(rows, "a", kind="y") == 3.5
+
+
+def test_a_thing_of_a_false_colour_is_looked_for_by_its_name():
+    scene = make_scene(0)
+    masks = draw(scene)[1]
+    found = named_cells(["a", "black", "house", "black", "tree"], scene, masks)
+    assert [(i, kind) for i, kind, _ in found] == [
+        *((1, "adjective"), (2, "noun"), (3, "adjective"), (4, "noun"))
+    ]
+    assert (found[1][2] == mark_cells(masks[1])).all()
+    assert (found[3][2] == mark_cells(masks[2])).all()
+
+
+def test_of_two_things_with_one_name_the_colour_decides():
+    things = [SimpleNamespace(name="cat", colour=c) for c in ("red", "black")]
+    masks = [np.zeros((14, 14), bool) for _ in things]
+    masks[0][2, 3] = masks[1][9, 1] = True
+    scene = SimpleNamespace(objects=things)
+    for colour, expected in (
+        ("red", [masks[0]]),
+        ("black", [masks[1]]),
+        ("blue", masks),  # none of them: both are cats
+    ):
+        for _, _, cells in named_cells([colour, "cat"], scene, masks):
+            assert (cells == np.any(expected, axis=0)).all()
+
+
+def test_the_outcome_of_a_captioner(captioner):
+    scenes = [make_scene(seed) for seed in (1, 2, 3)]
+    captions = captioner.caption([draw(scene)[0] for scene in scenes])
+    words = [caption.words for caption in captions]
+    references = [[w, ["a", "thing", "is", "here"]] for w in words[:2]]
+    references.append([["a", "red", "cat", "and", "nothing", "else"]])
+    found = outcome(captioner, scenes, references)
+    assert found["BLEU-4"] == pytest.approx(corpus_bleu(references, words))
+    assert found["colours"] == colour_accuracy(words, scenes)[0]
+    rows = grade_captions(captions, scenes)
+    assert set(found) == {
+        *("BLEU-4", "colours", "adjective hit", "adjective weight"),
+        *("noun hit", "noun weight"),
+    }
+    for kind in ("adjective", "noun"):
+        for measure in ("hit", "weight"):
+            for name, value in found[f"{kind} {measure}"].items():
+                own = [
+                    r[measure] for r in rows if (r["map"], r["kind"]) == (name, kind)
+                ]
+                assert value == pytest.approx(sum(own) / len(own))
+            assert "the model's" in found[f"{kind} {measure}"]
+
+
+def test_unseen_scenes_are_those_of_the_test_split(tmp_path):
+    config = Config(scenes=20, image_size=64, output=str(tmp_path))
+    written = load_scenes(write_scenes(tmp_path / "scenes", 20))
+    assert unseen_scenes(config) == written[18:]
+
+
 def test_blank_takes_the_tenth_with_most_weight():
     cells = torch.randn(20, 3)
     weights = torch.rand(4, 20)
     found = blank(cells, weights)
     changed = (found != cells).any(2)
     assert (changed.sum(1) == 2).all()
+    assert found.shape == (4, 20, 3)
+    assert (blank(cells[:4], weights[:, :4]) != cells[:4]).any(2).sum(1).tolist() == [
+        1
+    ] * 4
+    assert (blank(torch.randn(196, 2), torch.rand(1, 196)) != 0).all()
     top = weights.topk(2).indices
     assert changed.gather(1, top).all()
     assert torch.allclose(found[changed], cells.mean(0).expand(8, 3))
@@ -105,18 +219,61 @@ def test_word_probabilities_are_those_of_the_search(captioner):
     for p, log_prob in zip(found, caption.word_log_probs, strict=False):
         assert 0 < p <= np.exp(log_prob) + 1e-5  # the search forbids some words
     with torch.no_grad():
-        row = torch.tensor([[6, *(captioner.word_map[w] for w in words), 7]])
+        text = ["<start>", *words, "<end>"]
+        row = torch.tensor([[captioner.word_map[w] for w in text]])
         decoded = captioner.decoder(cells[:1], row, torch.tensor([row.shape[1]]))
     own = decoded.scores.softmax(1)[torch.arange(len(words)), row[0, 1:-1]]
     assert torch.allclose(torch.from_numpy(found), own, atol=1e-5)
 
 
-def test_deletion_has_a_row_for_each_word(captioner):
-    picture = draw(make_scene(3))[0]
-    captions = captioner.caption([picture], beam_size=1)
-    rows = deletion(captioner, [picture], captions)
-    assert [row["word"] for row in rows] == captions[0].words
-    assert all(0 < row[case] < 1 for row in rows for case in ("before", "attended"))
+@torch.no_grad()
+def chances(captioner, cells, words):
+    """The probability of each word after those before it, by the decoder alone."""
+    row = [captioner.word_map[word] for word in ("<start>", *words, "<end>")]
+    decoded = captioner.decoder(
+        cells[None], torch.tensor([row]), torch.tensor([len(row)])
+    )
+    return decoded.scores.softmax(1)[torch.arange(len(words)), row[1:-1]].numpy()
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "spots"), [(224, 14, (RED, BLUE)), (256, 8, ((1, 6), (5, 2)))]
+)
+def test_what_was_looked_at_is_missed_more_than_what_was_not(size, side, spots):
+    """By a model of which is known that it looks at the red, then at the blue cell."""
+    captioner = planted_captioner(size)
+    picture = spotted(*spots, side, size)
+    (caption,) = captioner.caption([picture])
+    rows = deletion(captioner, [picture] * 30, [caption] * 30, seed=3)
+    assert len(rows) == 60 and {row["names"] for row in rows} == {False}
+    assert [row["image"] for row in rows] == [n // 2 for n in range(60)]
+    assert [row["word"] for row in rows] == ["red", "blue"] * 30
+    cells = captioner.look([picture])[0]
+    before = chances(captioner, cells, caption.words)
+    for t, (row, column) in enumerate(spots):
+        blind = cells.clone()
+        blind[row * side + column] = cells.mean(0)
+        without = chances(captioner, blind, caption.words)[t]
+        own = rows[t::2]
+        assert without < 0.15 < 0.9 < before[t]
+        assert [r["before"] for r in own] == pytest.approx([before[t]] * 30, abs=1e-5)
+        assert [r["attended"] for r in own] == pytest.approx([without] * 30, abs=0.05)
+        missed = sum(r["random"] < 0.5 for r in own)  # by chance: one in ten
+        assert missed < 10
+        assert not any(0.3 < r["random"] < 0.9 for r in own)
+    assert any(row["random"] < 0.5 for row in rows)
+    found = summary(rows)
+    assert found["attended counts more"] > 0.7 and found["gap"] > 0.6
+    again = deletion(captioner, [picture] * 30, [caption] * 30, seed=3)
+    assert again == rows != deletion(captioner, [picture] * 30, [caption] * 30, seed=4)
+
+
+def test_words_that_name_a_thing_are_marked(captioner, pictures):
+    (caption,) = captioner.caption(pictures[2:])
+    rows = deletion(captioner, pictures[2:], [caption])
+    assert " ".join(row["word"] for row in rows) == "a red cat and a blue ball"
+    named = [row["names"] for row in rows]
+    assert named == [False, True, True, False, False, True, True]
 
 
 def test_the_summary_of_a_deletion():
@@ -127,6 +284,10 @@ def test_the_summary_of_a_deletion():
     found = summary(rows)
     assert found["gap"] == pytest.approx(0.7 * 6 / 8)
     assert found["attended counts more"] == 0.75 and found["words"] == 8
+    assert found["before"] == pytest.approx(0.9)
+    assert found["attended"] == pytest.approx((6 * 0.1 + 2 * 0.9) / 8)
+    assert found["random"] == pytest.approx((6 * 0.8 + 2 * 0.9) / 8)
+    assert summary(rows) == found
     low, high = found["interval"]
     assert 0.1 < low < found["gap"] < high < 0.71 and found["images"] == 6
 
@@ -141,16 +302,3 @@ def test_words_of_one_image_are_no_independent_evidence():
 
 def test_the_variants_differ_in_what_they_say():
     assert len({repr(variant) for variant in VARIANTS.values()}) == len(VARIANTS)
-
-
-def test_the_kept_outcome_reaches_what_it_should():
-    found = read_results("grounding")
-    assert list(found["variants"]) == list(VARIANTS)
-    ours = found["variants"]["no penalty, twice the scenes (ours)"]
-    assert len(ours) == len(SEEDS)
-    for run in ours:
-        assert run["BLEU-4"] >= 0.8
-        for kind in ("noun hit", "adjective hit"):
-            assert run[kind]["the model's"] >= 0.85 > 2 * run[kind]["another word's"]
-    for row in found["deletion"].values():
-        assert row["interval"][0] > 0

@@ -147,3 +147,44 @@ def test_an_epoch_raises_the_reward(decoder):
     ]  # fmt: skip
     assert found[2] > 2 * found[0] > 0
     assert len(steps) == 90
+
+
+def test_gradients_are_clipped_and_rewards_weighed(decoder):
+    torch.manual_seed(4)
+    cells = torch.randn(4, 4, 5)
+    people = torch.cat([rows_of("ab", "ab"), rows_of("ba", "ba")] * 2)
+    lengths = torch.full((8,), 4)
+    parts = [slice(0, 1), slice(1, 4)]
+    loader = [
+        (cells[p], people[p].flatten(0, 1), lengths[: 2 * len(cells[p])]) for p in parts
+    ]
+    rewards = []
+
+    def reward(true, own):
+        assert len(true) == len(own) and own.shape[1] == 3
+        rewards.append(torch.rand(own.shape[:2]))
+        return rewards[-1]
+
+    before = decoder.fc.weight.detach().clone()
+    optimizer = torch.optim.SGD(decoder.parameters(), lr=1.0)
+    decoder.train()
+    found = train_on_reward(
+        loader, None, decoder, None, optimizer, 1, reward, WORD_MAP, 3, grad_clip=1e-3
+    )
+    assert found["reward"] == pytest.approx(torch.cat(rewards).mean().item())
+    assert not decoder.training  # captions are drawn, and weighed, without dropout
+    step = (decoder.fc.weight - before).abs().max().item()
+    assert 0.5e-3 < step <= 2.001e-3  # two steps
+    assert set(found) == {"reward", "batch_time", "data_time"}
+
+
+def test_what_is_said():
+    assert said([3, 1, 2, 4, 0, 0]) == [1, 2, 4]
+
+
+def test_a_drawn_caption_ends_after_its_longest(decoder):
+    with torch.no_grad():
+        decoder.fc.bias[WORD_MAP["<end>"]] = -1e9
+    rows, lengths = draw_captions(decoder, torch.randn(2, 4, 5), WORD_MAP, 3)
+    assert rows.shape == (6, 51) and lengths.tolist() == [51] * 6
+    assert not (rows == WORD_MAP["<end>"]).any()

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from satlib import benchmark as race
@@ -12,7 +13,6 @@ from satlib import speed
 from satlib.beam_search import beam_search
 from satlib.decoder import pack
 from satlib.encoder import build_encoder
-from satlib.files import read_results
 from satlib.training import caption_loss
 
 SMALL = race.Sizes(3, 2, 14, 12, 7, 6, 8, vocab_size=20, shortest=2, longest=6)
@@ -111,14 +111,66 @@ def test_gradients_of_an_earlier_step_do_not_lower_the_peak():
     assert speed.peaks(sizes)["ours"] == pytest.approx(alone, rel=0.02)
 
 
-def test_the_kept_results_reach_the_targets():
-    rows = {what: middle for what, middle, *_ in speed.table(read_results("speed"))}
-    assert rows["training step"] >= 6
-    assert rows["epoch on photographs"] >= 15
-    assert rows["captions with beam 5"] >= 15
-    assert rows["share of the matrix speed"] >= 0.5
-    assert rows["peak memory, share of the textbook's"] <= 1
-    assert rows["writing files, times Pillow alone"] <= 1.2
+def test_growth_times_a_step_at_each_size(monkeypatch):
+    seen = []
+
+    def step(forward, optimizer, captions, lengths):
+        seen.append((len(captions), int(lengths.max())))
+
+    monkeypatch.setattr(race, "training_step", step)
+    found = speed.growth(SMALL, "images", (2, 5), repeats=1)
+    assert len(found) == 2 and min(found) >= 0
+    assert {rows for rows, _ in seen} == {2 * SMALL.per_image, 5 * SMALL.per_image}
+    seen.clear()
+    speed.growth(SMALL, "words", (3, 9), repeats=1)
+    assert len({longest for _, longest in seen}) == 2
+
+
+def test_every_size_that_grows_is_one():
+    for name, values in speed.GROWTH.items():
+        assert name == "words" or hasattr(SMALL, name)
+        assert list(values) == sorted(values) and len(values) == 4
+
+
+def test_the_search_is_timed_for_each_number_of_beams(monkeypatch):
+    asked = []
+
+    def times(sizes, beam_size, repeats):
+        asked.append((sizes.images, beam_size, repeats))
+        return {"ours": [2.0 * beam_size, 4.0 * beam_size, 60.0 * beam_size]}
+
+    monkeypatch.setattr(race, "search_times", times)
+    found = speed.search_growth(SMALL, repeats=2)
+    assert asked == [(20, beams, 2) for beams in speed.BEAMS]
+    assert found == pytest.approx([4.0 * beams / 20 for beams in speed.BEAMS])
+
+
+def test_files_are_timed_and_written_alike():
+    found = speed.file_times(count=3, repeats=1)
+    assert set(found) == {"Pillow alone", "ours"}
+    assert all(len(times) == 1 and times[0] > 0 for times in found.values())
+
+
+def test_made_up_photographs_are_photographs(tmp_path):
+    names = speed.made_up_photographs(tmp_path, 2)
+    sizes = [Image.open(tmp_path / name).size for name in names]
+    assert names == ["0.jpg", "1.jpg"] and sizes == [(500, 375)] * 2
+
+
+def test_the_table_by_hand():
+    steps = {
+        "textbook": [8.0],
+        "x": [5.0],
+        "shared operations": [2.0],
+        "products": [1.0],
+    }
+    search = {"textbook": [12.0], "ours": [3.0], "beam 1": [1.5]}
+    found = {"training": steps, "five": steps, "search": search}
+    found["epoch"] = {"textbook": [30.0], "ours": [2.0]}
+    found["files"] = {"Pillow alone": [2.0], "ours": [3.0]}
+    found["memory"] = {"textbook": 200, "ours": 50}
+    rows = {what: middle for what, middle, *_ in speed.table(found)}
+    assert [*rows.values()] == [4, 4, 15, 4, 2, 1.5, 0.5, 0.25]
 
 
 def test_operations_are_timed_both_ways():

@@ -1,6 +1,7 @@
 """Meters, loss, clipping, decay, and one epoch."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -29,6 +30,17 @@ def test_average_meter_is_the_weighted_mean(items):
     mean = sum(v * n for v, n in items) / sum(n for _, n in items)
     assert math.isclose(meter.avg, mean, abs_tol=1e-6)
     assert meter.val == items[-1][0]
+    assert meter.count == sum(n for _, n in items)
+    meter.reset()
+    assert meter.val == meter.sum == meter.count == meter.avg == 0
+    meter.update(2.5)
+    assert (meter.avg, meter.count) == (2.5, 1)
+
+
+def test_a_meter_of_nothing_is_zero():
+    meter = AverageMeter()
+    meter.update(3.0, 0)
+    assert meter.avg == 0 and meter.val == 3.0
 
 
 def test_top_k_accuracy_by_hand():
@@ -36,6 +48,10 @@ def test_top_k_accuracy_by_hand():
     targets = torch.tensor([2, 1])
     assert [accuracy(scores, targets, k) for k in (1, 2, 3, 4)] == [0, 50, 50, 100]
     assert accuracy(scores, targets) == 100  # fewer words than five
+    assert accuracy(scores[:0], targets[:0]) == 0
+    wide = torch.arange(20.0).repeat(4, 1)
+    targets = torch.tensor([19, 15, 14, 0])  # the five best are 15 to 19
+    assert accuracy(wide, targets) == 50 and accuracy(wide, targets, 6) == 75
 
 
 def test_penalty_is_zero_if_every_region_gets_one():
@@ -44,12 +60,20 @@ def test_penalty_is_zero_if_every_region_gets_one():
     assert attention_penalty(2 * alphas) == 1
 
 
+def test_penalty_by_hand():
+    """Sums over time, mean over captions and regions, of unequal captions."""
+    alphas = torch.tensor([[[0.5, 0.5], [0.2, 0.8]], [[0.9, 0.1], [0.0, 0.0]]])
+    expected = (0.3**2 + 0.3**2 + 0.1**2 + 0.9**2) / 4
+    assert attention_penalty(alphas).item() == pytest.approx(expected)
+
+
 def test_clipping_bounds_every_entry():
     layer = nn.Linear(3, 3)
     layer.weight.grad = torch.linspace(-9, 9, 9).view(3, 3)
     clip_gradient(torch.optim.SGD(layer.parameters(), lr=1), 5.0)
-    assert layer.weight.grad.abs().max() == 5
-    assert layer.weight.grad[1, 1] == 0
+    assert layer.weight.grad.max() == 5 and layer.weight.grad.min() == -5
+    assert layer.weight.grad[1].tolist() == [-2.25, 0, 2.25]
+    assert layer.bias.grad is None
 
 
 def test_decay_reaches_every_group():
@@ -58,8 +82,10 @@ def test_decay_reaches_every_group():
     optimizer = torch.optim.Adam(groups, lr=1.0)
     adjust_learning_rate(optimizer, 0.8)
     assert [g["lr"] for g in optimizer.param_groups] == [0.8, pytest.approx(0.08)]
-    with pytest.raises(ValueError, match="shrink_factor"):
-        adjust_learning_rate(optimizer, 1.5)
+    for factor in (1.5, 1, 0, -0.1):
+        with pytest.raises(ValueError, match="shrink_factor"):
+            adjust_learning_rate(optimizer, factor)
+    assert optimizer.param_groups[0]["lr"] == 0.8
 
 
 def a_loader():
@@ -93,6 +119,129 @@ def test_reported_loss_is_the_cross_entropy_per_word():
     torch.testing.assert_close(loss, expected + penalty)
 
 
+def unequal_loader():
+    """Batches of 5 and of 9 words to predict, the first of one image, unshuffled."""
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.tensor([[5, 1, 2, 6, 0, 0], [5, 3, 6, 0, 0, 0]])
+    more = torch.tensor([[5, 4, 3, 2, 1, 6], [5, 2, 2, 6, 0, 0], [5, 6, 0, 0, 0, 0]])
+    cells = torch.randn(4, 4, 10, generator=generator)
+    first = cells[:1], rows, torch.tensor([4, 3])
+    return [first, (cells[1:], more, torch.tensor([6, 4, 2]))]
+
+
+def a_decoder(**options):
+    torch.manual_seed(0)
+    return Decoder(8, 8, 16, 7, encoder_dim=10, **{"dropout": 0.0} | options)
+
+
+@pytest.mark.parametrize("grad_clip", [1e-3, 5.0, 1e9])
+def test_an_epoch_clips_its_gradients(grad_clip):
+    """With plain descent of rate 1, a step is the clipped gradient."""
+    batch, decoder = unequal_loader()[1], a_decoder()
+    caption_loss(decoder(*batch), 30.0)[0].backward()
+    true = {name: p.grad.clone() for name, p in decoder.named_parameters()}
+    decoder.zero_grad()
+    before = {name: p.detach().clone() for name, p in decoder.named_parameters()}
+    optimizer = torch.optim.SGD(decoder.parameters(), lr=1.0)
+    train([batch], None, decoder, None, optimizer, 1, alpha_c=30.0, grad_clip=grad_clip)
+    for name, p in decoder.named_parameters():
+        expected = before[name] - true[name].clamp(-grad_clip, grad_clip)
+        torch.testing.assert_close(p.detach(), expected, atol=1e-6, rtol=1e-5)
+    assert grad_clip > 1 or max(g.abs().max() for g in true.values()) > 2 * grad_clip
+
+
+def test_what_an_epoch_measures():
+    """Loss per word and top-5 of words, weighed by the words of each batch."""
+    decoder = a_decoder()
+    optimizer = torch.optim.SGD(decoder.parameters(), lr=0.0)
+    found = train(unequal_loader(), None, decoder, None, optimizer, 1, alpha_c=9.0)
+    losses, hits = [], []
+    with torch.no_grad():
+        for cells, rows, lengths in unequal_loader():
+            for j, (row, n) in enumerate(zip(rows, lengths.tolist(), strict=True)):
+                image = cells[j * len(cells) // len(rows)]
+                scores = decoder(image[None], row[None, :n], torch.tensor([n])).scores
+                targets = row[1:n]
+                losses += F.cross_entropy(scores, targets, reduction="none").tolist()
+                best = scores.argsort(1, descending=True)[:, :5]
+                hits += [
+                    w in b for w, b in zip(targets.tolist(), best.tolist(), strict=True)
+                ]
+    assert len(losses) == 14
+    assert found["loss"] == pytest.approx(sum(losses) / 14, rel=1e-5)
+    assert found["top5"] == pytest.approx(100 * sum(hits) / 14, rel=1e-5)
+    assert 0 < sum(hits) < 14
+
+
+def test_times_are_those_of_a_batch(monkeypatch, capsys):
+    """By a clock that tells 1 second at a look, a batch takes these looks."""
+    now, told = [0.0], []
+
+    def loader():
+        for batch in unequal_loader():
+            now[0] += 3  # to load
+            yield batch
+
+    class Loader:
+        __len__ = lambda self: 2  # noqa: E731
+        __iter__ = lambda self: loader()  # noqa: E731
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    decoder, calls = a_decoder(), []
+    optimizer = torch.optim.SGD(decoder.parameters(), lr=0.0)
+
+    def after_step():
+        calls.append(now[0])
+        now[0] += 10  # to compute
+
+    found = train(
+        Loader(), None, decoder, None, optimizer, 7, print_freq=1, after_step=after_step
+    )
+    assert (found["data_time"], found["batch_time"]) == (3, 13)
+    assert calls == [3, 16]
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition("  ")[0] for line in told] == [
+        "epoch 7 [1/2]",
+        "epoch 7 [2/2]",
+    ]
+    assert told[1].endswith("batch_time 13.000 (13.000)  data_time 3.000 (3.000)")
+
+
+def test_lines_come_as_often_as_asked_and_at_the_end(capsys):
+    decoder = a_decoder()
+    optimizer = torch.optim.SGD(decoder.parameters(), lr=0.0)
+    train(a_loader()[:7], None, decoder, None, optimizer, 2, print_freq=3)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        f"epoch 2 [{n}/7]" for n in (3, 6, 7)
+    ]
+    assert [part.split()[0] for part in lines[0].split("  ")[1:]] == [
+        *("loss", "top5", "batch_time", "data_time")
+    ]
+
+
+def test_the_penalty_counts_as_much_as_alpha_c_says():
+    """Where the loss is the penalty nearly alone, the maps even out."""
+
+    def after(alpha_c):
+        decoder = a_decoder()
+        with torch.no_grad():
+            decoder.attention.full_att.weight.mul_(20)
+        optimizer = torch.optim.Adam(decoder.parameters(), lr=0.01)
+        train(unequal_loader() * 10, None, decoder, None, optimizer, 1, alpha_c)
+        return attention_penalty(decoder(*unequal_loader()[1]).alphas).item()
+
+    assert after(100.0) < after(1.0) < after(0.0)
+
+
+def test_dropout_is_on_while_training():
+    decoder, seen = a_decoder(dropout=0.5).eval(), []
+    decoder.dropout.register_forward_hook(lambda m, i, o: seen.append((o == 0).any()))
+    optimizer = torch.optim.SGD(decoder.parameters(), lr=0.0)
+    train(unequal_loader(), None, decoder, None, optimizer, 1)
+    assert decoder.training and all(seen) and seen
+
+
 class Tail(nn.Linear):
     finish = nn.Linear.forward
 
@@ -105,3 +254,50 @@ def test_both_optimisers_move_their_weights():
     train(a_loader(), encoder, decoder, *optimizers, epoch=1)
     assert not torch.equal(before[0], encoder.weight)
     assert not torch.equal(before[1], decoder.fc.weight)
+    assert train(a_loader(), None, decoder, None, optimizers[1], epoch=2)["loss"] > 0
+
+
+class Eyes(nn.Linear):
+    """An encoder that tells images, bytes, from what is cached of them."""
+
+    def forward(self, images):
+        assert images.dtype == torch.uint8
+        return super().forward(images.flatten(2).transpose(1, 2).float() / 255)
+
+    def finish(self, cells):
+        assert cells.dtype == torch.float32
+        return super().forward(cells)
+
+
+def test_images_and_cached_halves_train_alike():
+    images = torch.randint(0, 256, (2, 3, 2, 2), generator=torch.Generator()).byte()
+    cached = images.flatten(2).transpose(1, 2).float() / 255
+    found = []
+    for inputs in (images, cached):
+        torch.manual_seed(0)
+        encoder, decoder = Eyes(3, 10), a_decoder()
+        optimizers = [
+            torch.optim.SGD(m.parameters(), lr=0.1) for m in (encoder, decoder)
+        ]
+        batch = inputs, *a_loader()[0][1:]
+        found.append(train([batch] * 3, encoder, decoder, *optimizers, 1)["loss"])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_cells_of_half_precision_are_taken():
+    cells, *rest = a_loader()[0]
+    decoder = a_decoder()
+    optimizer = torch.optim.SGD(decoder.parameters(), lr=0.1)
+    found = train([(cells.half(), *rest)], None, decoder, None, optimizer, 1)
+    assert found["loss"] > 0
+
+
+def test_each_step_starts_from_fresh_gradients():
+    """Two equal batches with rate 0 leave the gradient of one."""
+    batch, decoder = unequal_loader()[1], a_decoder()
+    optimizer = torch.optim.SGD(decoder.parameters(), lr=0.0)
+    grads = []
+    for count in (1, 2):
+        train([batch] * count, None, decoder, None, optimizer, 1, grad_clip=1e9)
+        grads.append(decoder.fc.weight.grad.clone())
+    torch.testing.assert_close(grads[1], grads[0])

@@ -1,0 +1,179 @@
+"""What a caption says of itself, against the model's formulas taken literally."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import spotted, tiny_captioner
+
+import satlib
+from satlib.captioner import SHIPPED, load_captioner
+
+
+@torch.no_grad()
+def literal(captioner, picture, words):
+    """Yield for each word, then for <end>: log-probabilities (V,), map, mean gate."""
+    d, ids = captioner.decoder, captioner.word_map
+    cells = captioner.look([picture])[0]
+    regions = cells if d.pool is None else d.pool @ cells
+    h, c = d.init_h(regions.mean(0)), d.init_c(regions.mean(0))
+    for t, word in enumerate(["<start>", *words]):
+        att = d.attention
+        keys = (att.encoder_att(regions) + att.decoder_att(h)).clamp(min=0)
+        alpha = att.full_att(keys)[:, 0].softmax(0)
+        gate = torch.sigmoid(d.f_beta(h))
+        x = torch.cat([d.embedding.weight[ids[word]], gate * (alpha @ regions)])
+        cell = d.decode_step
+        pre = cell.weight_ih @ x + cell.bias_ih + cell.weight_hh @ h + cell.bias_hh
+        i, f, g, o = pre.chunk(4)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        scores = d.fc.weight @ h + d.fc.bias
+        silent = ["<pad>", "<start>", "<unk>"] + ["<end>"] * (t == 0)
+        scores[[ids[token] for token in silent]] = -torch.inf
+        yield scores.log_softmax(0), alpha, gate.mean()
+
+
+def check(captioner, picture, caption):
+    """Compare everything that a caption tells with the formulas."""
+    names = [*captioner.word_map]
+    *steps, last = literal(captioner, picture, caption.words)
+    assert len(caption.words) == len(caption.alphas) == len(caption.rivals)
+    told = zip(
+        caption.words,
+        caption.word_log_probs,
+        caption.alphas,
+        caption.gates,
+        caption.rivals,
+        steps,
+        strict=True,
+    )
+    for word, log_prob, alpha, gate, rivals, (expected, weights, opened) in told:
+        own = captioner.word_map[word]
+        assert log_prob == pytest.approx(expected[own].item(), abs=1e-4)
+        np.testing.assert_allclose(alpha, weights.view(14, 14).numpy(), atol=1e-5)
+        assert gate == pytest.approx(opened.item(), abs=1e-5)
+        order = [i for i in expected.argsort(descending=True).tolist() if i != own][:4]
+        assert [name for name, _ in rivals] == [names[i] for i in order]
+        chances = expected[order].exp().tolist()
+        assert [p for _, p in rivals] == pytest.approx(chances, abs=1e-5)
+    total = sum(caption.word_log_probs)
+    if caption.finished:
+        total += last[0][captioner.word_map["<end>"]].item()
+    assert caption.log_prob == pytest.approx(total, abs=1e-3)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3, 7])
+def test_a_caption_tells_the_truth_about_itself(captioner, pictures, beam_size):
+    for picture, caption in zip(
+        pictures, captioner.caption(pictures, beam_size), strict=True
+    ):
+        assert len(caption.beams) == beam_size - 1
+        for found in (caption, *caption.beams):
+            check(captioner, picture, found)
+            assert found is caption or found.beams == []
+        assert len({str(c) for c in (caption, *caption.beams)}) == beam_size
+
+
+def test_gates_and_rivals_of_unsure_captions(pictures):
+    """Gates that are nearly shut or open, rivals that are nearly as probable."""
+    captioner = tiny_captioner()
+    with torch.no_grad():
+        captioner.decoder.f_beta.weight.mul_(30)
+        captioner.decoder.fc.weight.mul_(0.4)
+    gates = []
+    for picture in (pictures[1], spotted()):
+        (caption,) = captioner.caption([picture], 3)
+        gates += caption.gates
+        check(captioner, picture, caption)
+        assert caption.rivals[0][0][1] > 0.03
+    assert max(gates) - min(gates) > 0.05
+
+
+@pytest.mark.parametrize("power", [0.0, 0.7, 2.0])
+def test_beams_stand_in_the_order_of_their_score(captioner, pictures, power):
+    captioner.length_power, before = power, captioner.length_power
+    try:
+        captions = captioner.caption(pictures, beam_size=12)
+    finally:
+        captioner.length_power = before
+    for caption in captions:
+        beams = [caption, *caption.beams]
+        keys = [
+            (not c.finished, -c.log_prob / (len(c.words) + c.finished) ** power)
+            for c in beams
+        ]
+        assert keys == sorted(keys)
+
+
+def test_a_higher_power_of_length_prefers_longer_captions(planted):
+    lengths = []
+    for power in (0.0, 50.0):
+        planted.length_power, before = power, planted.length_power
+        try:
+            lengths.append(len(planted.caption([spotted()], 40)[0].words))
+        finally:
+            planted.length_power = before
+    assert lengths[0] == 2 < lengths[1]
+
+
+def test_any_number_of_photographs_in_their_order(captioner, pictures):
+    singles = [str(captioner.caption([picture])[0]) for picture in pictures]
+    many = captioner.caption(pictures * 3, batch_size=2)
+    assert [str(caption) for caption in many] == singles * 3
+    assert captioner.caption([]) == []
+
+
+def test_a_caption_without_end_has_fifty_words(pictures):
+    captioner = tiny_captioner()
+    with torch.no_grad():
+        captioner.decoder.fc.bias[captioner.word_map["<end>"]] = -1e9
+    (caption,) = captioner.caption(pictures[:1], beam_size=2)
+    assert len(caption.words) == 50 and not caption.finished
+    check(captioner, pictures[0], caption)
+
+
+def test_what_stands_by_default(captioner, pictures):
+    (caption,) = captioner.caption(pictures[:1])
+    assert len(caption.beams) == 4  # five beams
+    assert captioner.length_power == 0.7
+    assert caption.finished and str(caption) == "a red cat sits here"
+    assert not captioner.encoder.training and not captioner.decoder.training
+
+
+def test_the_cells_are_those_of_the_encoder(captioner, pictures):
+    cells = captioner.look(pictures[:2])
+    squares = [p.resize((64, 64), 3) for p in pictures[:2]]  # 3 is bicubic
+    images = torch.tensor(np.stack([np.asarray(p) for p in squares]))
+    expected = captioner.encoder(images.permute(0, 3, 1, 2).contiguous())
+    torch.testing.assert_close(cells, expected)
+
+
+def test_a_single_photograph_is_refused(captioner, pictures, tmp_path):
+    for single in (pictures[0], np.asarray(pictures[0]), "a.png", tmp_path):
+        with pytest.raises(TypeError, match=r"takes a list of photographs: \[photog"):
+            captioner.caption(single)
+    many = captioner.caption(np.stack([np.asarray(p) for p in pictures]))
+    assert len(many) == len(pictures)
+
+
+def test_without_a_path_the_captioner_that_ships(monkeypatch):
+    captioner = load_captioner()
+    assert captioner.word_map["<pad>"] == 0 and len(captioner.word_map) > 2000
+    assert SHIPPED.name == "captioner.pt"
+
+
+def test_a_file_that_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pt: no captioner there"):
+        load_captioner(tmp_path / "none.pt")
+
+
+def test_the_names_that_one_types_are_there():
+    assert {"load_captioner", "explore", "attention_figure", "Config"} <= {
+        *satlib.__all__
+    }
+    for name in satlib.__all__:
+        value = getattr(satlib, name)
+        assert name == "__version__" or value.__name__ == name
+        assert name == "__version__" or value.__module__.startswith("satlib.")
+    with pytest.raises(AttributeError, match="'satlib' has no attribute 'caption'"):
+        satlib.caption  # noqa: B018

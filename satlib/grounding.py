@@ -8,26 +8,23 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from satlib.batches import CaptionDataset, batches, cache_features
 from satlib.bleu import corpus_bleu
 from satlib.captioner import Captioner, load_captioner
 from satlib.configuration import Config, folders, keep_results
-from satlib.dataset import file_path, read_file
-from satlib.fit import fit, split_photographs, write_data
-from satlib.learner import Session, choose_device, encoder_of
+from satlib.dataset import read_file
+from satlib.fit import fit, open_dataset, split_photographs, teach, write_data
+from satlib.learner import Learner
+from satlib.model import choose_device, encoder_of, new_model
 from satlib.photographs import write_json
-from satlib.scenes import colour_accuracy, draw, load_scenes, named_objects
-from satlib.training import train
+from satlib.scenes import colour_accuracy, draw, named_objects, scenes_of
+from satlib.validation import WordLesson
 
 
 def unseen_scenes(config):
     """Return the scenes of a run's test split."""
-    paths, _ = split_photographs(config, "TEST")
-    drawn = load_scenes(paths[0].parents[1])  # in the order of the file names
-    return [drawn[int(path.stem.split("_")[1])] for path in paths]
+    return scenes_of(split_photographs(config, "TEST")[0])
 
 
 def mark_cells(mask, side=14):
@@ -181,35 +178,30 @@ SEEDS = (28, 29, 30)
 
 def open_variant(variant):
     """Return a variant's encoder, training set and word map."""
-    config = variant.config
-    (folder, _), (base, _) = folders(config), write_data(config)
-    encoder = encoder_of(config).to(choose_device())
-    cells = folder / f"TRAIN_CELLS_{config.encoder}_{base}.hdf5"
-    if not variant.standardized:
-        encoder.network[-1] = nn.Identity()
-        cells = folder / "TRAIN_CELLS_as_they_come.hdf5"
-    cache_features(encoder, file_path(folder, "TRAIN", "images", base), cells)
-    dataset = CaptionDataset(folder, base, "TRAIN", cells)
-    return encoder, dataset, read_file(folder, None, "wordmap", base)
+    config, (base, _) = variant.config, write_data(variant.config)
+    encoder = encoder_of(config, standardized=variant.standardized)
+    dataset = open_dataset(config, encoder.to(choose_device()), base, "TRAIN")
+    return encoder, dataset, read_file(folders(config)[0], None, "wordmap", base)
+
+
+def start_at_zero(decoder):
+    """Let a decoder's first h and c be zero, whatever the picture, for good."""
+    for layer in (decoder.init_h, decoder.init_c):
+        layer.requires_grad_(False)
+        for weights in layer.parameters():
+            weights.zero_()
 
 
 def train_variant(variant, seed, encoder, dataset, word_map):
-    """Train a variant and give its captioner."""
+    """Train a variant; return its captioner."""
     config = replace(variant.config, seed=seed)
-    session = Session(config, encoder, word_map, choose_device())
+    model = new_model(config, word_map, encoder)
     if variant.zero_start:
-        for layer in (session.decoder.init_h, session.decoder.init_c):
-            nn.init.zeros_(layer.weight).requires_grad_(False)
-            nn.init.zeros_(layer.bias).requires_grad_(False)
-        session.start("words")
-    for epoch in range(1, config.epochs + 1):
-        train(
-            batches(dataset, config.batch_size, seed + epoch),
-            *(None, session.decoder, None, session.decoder_optimizer, epoch),
-            alpha_c=config.alpha_c,
-            after_step=session.follow,
-        )
-    decoder = session.averaged()[1] if variant.averaged else session.decoder
+        start_at_zero(model.decoder)
+    learner = Learner(model, WordLesson())
+    for number in range(1, config.epochs + 1):
+        learner.history.append({"epoch": number} | teach(learner, dataset))
+    decoder = learner.averaged()[1] if variant.averaged else learner.decoder
     return Captioner(encoder, decoder, word_map, config.image_size)
 
 

@@ -57,8 +57,8 @@ def roles(name, text):
 
 
 # Functions that read best whole:
-WHOLE = "create_input_files|partly_saving_forward|search|textbook_search|train|"
-WHOLE += "train_on_reward|train_concepts|validate|write_images"
+WHOLE = "build_encoder|create_input_files|fit|partly_saving_forward|search|"
+WHOLE += "textbook_search|train|validate|write_images"
 
 
 def code_lines(source):

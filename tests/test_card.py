@@ -11,8 +11,9 @@ import torch
 from satlib import configuration
 from satlib.captioner import SHIPPED, load_captioner
 from satlib.card import by_word, grade, main, read_flickr8k, slim
-from satlib.configuration import Config, load_checkpoint, read_results, save_checkpoint
+from satlib.configuration import Config, read_results
 from satlib.fit import fit
+from satlib.model import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@
 import base64
 import html
 import io
+from collections.abc import Sequence
 
 import ipywidgets
 from IPython.display import HTML, display
@@ -130,7 +131,9 @@ def plain_figure(caption, image):
     )
 
 
-def explore(captioners, images, beam_size=5, side_by_side=False):
+def explore(
+    captioners, images: Sequence, beam_size: int = 5, side_by_side: bool = False
+) -> Explorer:
     """Caption photographs and explore the maps; a list of captioners is compared.
 
     `images` holds paths, PIL images or arrays. `side_by_side` shows all at once.

@@ -193,7 +193,10 @@ def start_at_zero(decoder):
 
 
 def train_variant(variant, seed, encoder, dataset, word_map):
-    """Train a variant; return its captioner."""
+    """Train a variant with a seed; return its captioner.
+
+    `encoder`, `dataset` and `word_map` are what `open_variant` returns.
+    """
     config = replace(variant.config, seed=seed)
     model = new_model(config, word_map, encoder)
     if variant.zero_start:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ipywidgets
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from satlib.figures import Stepper, jpeg, overlay, panels
@@ -33,7 +34,9 @@ def _proportions(photograph):
     return photograph.size[::-1] if turned else photograph.size
 
 
-def attention_figure(caption, image, columns=5):
+def attention_figure(
+    caption, image: str | Path | Image.Image | np.ndarray, columns: int = 5
+) -> Figure:
     """Draw a photograph, and over it the map of each word of its `Caption`.
 
     The number beside a word is its probability. Returns a matplotlib figure.

@@ -2,19 +2,20 @@
 # chapters/captioner.md: Captioner: a photograph in, a caption out
 """Caption photographs with a trained model: `load_captioner`, `Captioner`."""
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from math import exp
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
+from PIL import Image
 
 import satlib
 from satlib.beam_search import beam_search
-from satlib.configuration import Config, load_checkpoint
+from satlib.configuration import check_choices, number
 from satlib.files import progress
-from satlib.learner import build_decoder, choose_device, encoder_of
+from satlib.model import choose_device, load_model
 from satlib.photographs import load_photograph
 
 SHIPPED = Path(satlib.__file__).resolve().parent.parent / "data" / "captioner.pt"
@@ -61,7 +62,11 @@ def caption_from(hypotheses, words):
 
 # chapters/captioner.md: Captioning a list of photographs
 class Captioner:
-    """A trained model that captions photographs."""
+    """A trained model that captions photographs, on the fastest device there is.
+
+    `image_size` is the side, in pixels, of the squares that the encoder takes;
+    `length_power` that of beam search.
+    """
 
     def __init__(self, encoder, decoder, word_map, image_size, length_power=0.7):
         self.device = choose_device()
@@ -77,7 +82,12 @@ class Captioner:
         return self.encoder(torch.from_numpy(np.stack(pictures)).to(self.device))
 
     @torch.inference_mode()
-    def caption(self, images, beam_size=5, batch_size=16):
+    def caption(
+        self,
+        images: Sequence[str | Path | Image.Image | np.ndarray],
+        beam_size: int = 5,
+        batch_size: int = 16,
+    ) -> list[Caption]:
         """Caption a list of photographs; return a list of `Caption`.
 
         `images` holds paths, PIL images, or arrays (H, W, 3). Raises the errors of
@@ -121,9 +131,23 @@ def find_photographs(path):
     return found
 
 
+# chapters/captioner.md: Captioning a list of photographs
+@dataclass(frozen=True)
+class CaptionChoices:
+    """The parameters of caption.ipynb. Raises ValueError where one cannot be right."""
+
+    images: str | None = None  # a photograph or a folder of them
+    checkpoint: str | None = None  # a run's best.pt; by default the one that ships
+    beam_size: int = number(5, 1, 1000)
+    maps: int = number(12, 0)  # how many photographs are shown with their maps
+
+    def __post_init__(self):
+        check_choices(self)
+
+
 # chapters/captioner.md: Loading one
-def load_captioner(path=None):
-    """Load the captioner of a checkpoint; without a path, the one that ships.
+def load_captioner(path: str | Path | None = None) -> Captioner:
+    """Return the captioner of a checkpoint; without a path, the one that ships.
 
     Raises FileNotFoundError, or ValueError where the file is no checkpoint of satlib.
     """
@@ -133,14 +157,6 @@ def load_captioner(path=None):
             f"{path}: no captioner there; chapters/train.ipynb trains one and prints "
             "the path of its checkpoint, for load_captioner(path)"
         )
-    checkpoint = load_checkpoint(path)
-    usual = {choice.name: choice.default for choice in fields(Config)}
-    config = SimpleNamespace(**usual | checkpoint["config"])
-    tuned = "encoder" in checkpoint
-    encoder = encoder_of(config, not tuned)
-    if tuned:
-        encoder.load_state_dict(checkpoint["encoder"])
-    decoder = build_decoder(config, checkpoint["word_map"], encoder)
-    decoder.load_state_dict(checkpoint["decoder"])
-    word_map, power = checkpoint["word_map"], config.length_power
-    return Captioner(encoder, decoder, word_map, config.image_size, power)
+    model = load_model(path)
+    size, power = model.config.image_size, model.config.length_power
+    return Captioner(model.encoder, model.decoder, model.word_map, size, power)

@@ -10,9 +10,9 @@ from pathlib import Path
 from satlib.bleu import scores
 from satlib.caption_files import read_captions, read_splits
 from satlib.captioner import SHIPPED, load_captioner
-from satlib.configuration import load_checkpoint, save_checkpoint
 from satlib.files import keep_results
 from satlib.grounding import deletion, summary
+from satlib.model import load_checkpoint, save_checkpoint
 
 COMMAND = "python -m satlib.card"
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from satlib.training import TIMES, AverageMeter, encode, measured, update_weights
+from satlib.training import AverageMeter, encode
 
 
 # chapters/concepts.md: The targets
@@ -46,52 +46,79 @@ class Concepts(nn.Module):
         return self.maps(cells).logsumexp(1) - log(cells.shape[1])
 
 
+# chapters/concepts.md: A score for each place, and one for the picture
 def concept_loss(scores, shares):
     """Return the cross-entropy of scores and shares (B, V), summed over words."""
     loss = F.binary_cross_entropy_with_logits(scores, shares, reduction="sum")
     return loss / len(scores)
 
 
-# chapters/concepts.md: One epoch
-def train_concepts(
-    loader,
-    encoder,
-    concepts,
-    encoder_optimizer,
-    concept_optimizer,
-    epoch,
-    word_map,
-    grad_clip=5.0,
-    print_freq=100,
-    scaler=None,
-    after_step=None,
-):
-    """Train for one epoch; takes what `train` takes, gives the mean loss and times."""
-    device = next(concepts.parameters()).device
-    scaler = scaler or torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-    optimizers = encoder_optimizer, concept_optimizer
-    meters = {name: AverageMeter() for name in ("concept_loss", *TIMES)}
-    for batch in measured(loader, device, epoch, meters, print_freq):
-        with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
-            loss = loss_of(batch, encoder, concepts, word_map)
-        update_weights(loss, optimizers, grad_clip, scaler, after_step)
-        meters["concept_loss"].update(loss.item(), len(batch[0]))
-    return {name: meter.avg for name, meter in meters.items()}
-
-
-# chapters/concepts.md: One epoch
 def loss_of(batch, encoder, concepts, word_map):
-    """Return the loss of a mini-batch."""
+    """Return the loss of a mini-batch: images or cells, captions and lengths."""
     images, captions, _ = batch
     shares = word_shares(captions.unflatten(0, (len(images), -1)), word_map)
     return concept_loss(concepts(encode(encoder, images)), shares)
 
 
+# chapters/concepts.md: One epoch
+def train_concepts(iterations, encoder, concepts, word_map):
+    """Train encoder and `Concepts` for one epoch; return the mean loss and times."""
+    for batch in iterations:
+        with iterations.half_precision():
+            loss = loss_of(batch, encoder, concepts, word_map)
+        iterations.learn(loss)
+        iterations.count(len(batch[0]), concept_loss=loss.item())
+    return iterations.means()
+
+
+# chapters/concepts.md: One epoch
 @torch.no_grad()
 def validate_concepts(loader, encoder, concepts, word_map):
-    """Measure the mean loss on a split."""
+    """Return the mean loss on a split, as `concept_loss`."""
     device, meter = next(concepts.parameters()).device, AverageMeter()
     for batch in loader:
         batch = [tensor.to(device) for tensor in batch]
         meter.update(loss_of(batch, encoder, concepts, word_map).item(), len(batch[0]))
     return {"concept_loss": meter.avg}
+
+
+# chapters/concepts.md: A lesson of its own
+class ConceptLesson:
+    """The encoder learns which words the captions of an image hold."""
+
+    name = "concepts"
+    round_length = 2  # epochs
+
+    def rates(self, config):
+        """Return the learning rates of the encoder and of all else that learns."""
+        return config.encoder_lr, config.decoder_lr
+
+    def opens_encoder(self, config):
+        """Tell whether the encoder's later blocks learn."""
+        return True
+
+    def begins_round(self, history):
+        """Tell whether the epoch after those of `history` begins a round."""
+        return len(history) % self.round_length == 0
+
+    def epoch(self, learner, loader, number):
+        """Teach epoch `number` to a `Learner`; return the mean loss and times."""
+        concepts, word_map = learner.models["concepts"], learner.word_map
+        if self.begins_round(learner.history):
+            concepts.expect(loader.dataset.captions, word_map)
+        iterations = learner.iterations(loader, number)
+        return train_concepts(iterations, learner.encoder, concepts, word_map)
+
+    def examine(self, learner, loader, references):
+        """Return the mean loss of the averaged weights on a split."""
+        models = learner.average.module
+        parts = models["encoder"], models["concepts"]
+        return validate_concepts(loader, *parts, learner.word_map)
+
+    def merit(self, row):
+        """Return how good an epoch was, by its row of the history: below zero."""
+        return -row["concept_loss"]
+
+    def line(self, row):
+        """Return what an epoch's examination has found, as a text."""
+        return f"concept loss {row['concept_loss']:.2f}"

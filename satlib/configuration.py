@@ -1,20 +1,48 @@
 # Written by `python -m satlib.tangle` from chapters/configuration.md: edit that.
 # chapters/configuration.md: Configuration: a run's choices, and its folder
-"""A training run's choices, folders and checkpoints."""
+"""A training run's choices and folders."""
 
 import difflib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
+from typing import get_args, get_type_hints
 
 import timm
-import torch
 
 from satlib.encoder import COLOURS, check_layers
-from satlib.files import ROOT, code_digest, digest, replacing
+from satlib.files import ROOT, code_digest, digest
 
 SCENES = {"stage": 5, "image_size": 224, "alpha_c": 0.0}
 PHOTOGRAPHS = {"stage": 8, "image_size": 256, "alpha_c": 1.0}
+
+
+# chapters/configuration.md: The configuration
+def number(default, least, most=float("inf")):
+    """Return a field for a number from `least` to `most`."""
+    return field(default=default, metadata={"least": least, "most": most})
+
+
+KINDS = {bool: "True or False", str: "text", int: "a whole number", float: "a number"}
+
+
+def check_kind(name, value, kind):
+    """Raise a ValueError unless a value is of a kind: a type, or a type or None."""
+    kinds = get_args(kind) or (kind,)
+    fits = isinstance(value, (*kinds, int) if float in kinds else kinds)
+    if not fits or (isinstance(value, bool) and bool not in kinds):
+        raise ValueError(f"{name} must be {KINDS[kinds[0]]}, not {value!r}")
+
+
+def check_choices(choices):
+    """Raise a ValueError for a field that is not as annotated, or beyond its limits."""
+    kinds = get_type_hints(type(choices))
+    for choice in fields(choices):
+        name, value = choice.name, getattr(choices, choice.name)
+        check_kind(name, value, kinds[name])
+        least, most = (choice.metadata.get(key) for key in ("least", "most"))
+        if None not in (value, least) and not least <= value <= most:
+            raise ValueError(f"{name}={value}: must lie between {least} and {most}")
 
 
 # chapters/configuration.md: The configuration
@@ -25,11 +53,6 @@ def usual(dataset, encoder):
 
 
 # chapters/configuration.md: The configuration
-def number(default, least, most=float("inf")):
-    """A field of `Config` for a number from `least` to `most`."""
-    return field(default=default, metadata={"least": least, "most": most})
-
-
 @dataclass(frozen=True)
 class Config:
     """The choices of a training run. Raises ValueError where one cannot be right.
@@ -80,31 +103,9 @@ class Config:
         for name, value in usual(self.dataset, self.encoder).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        for choice in fields(self):
-            _check_kind(choice, getattr(self, choice.name))
-            _check_number(choice, getattr(self, choice.name))
+        check_choices(self)
         _check_data(self)
         _check_encoder(self)
-
-
-# chapters/configuration.md: The configuration
-def _check_kind(choice, value):
-    kinds = {bool: bool, str: str, str | None: (str, type(None))}
-    if not isinstance(value, kinds.get(choice.type, object)):
-        what = "True or False" if choice.type is bool else "text"
-        raise ValueError(f"{choice.name} must be {what}, not {value!r}")
-
-
-def _check_number(choice, value):
-    if "least" not in choice.metadata or (value is None and choice.default is None):
-        return
-    real = choice.type in (float, float | None)
-    least, most = choice.metadata["least"], choice.metadata["most"]
-    if isinstance(value, bool) or not isinstance(value, (int, float) if real else int):
-        what = "a number" if real else "a whole number"
-        raise ValueError(f"{choice.name} must be {what}, not {value!r}")
-    if not least <= value <= most:
-        raise ValueError(f"{choice.name}={value}: must lie between {least} and {most}")
 
 
 # chapters/configuration.md: The configuration
@@ -122,7 +123,6 @@ def _check_data(config):
             raise ValueError(f"{name}={path!r}: there is no {Path(path).resolve()}")
 
 
-# chapters/configuration.md: The configuration
 def _check_encoder(config):
     if config.encoder not in COLOURS and not timm.is_model(config.encoder):
         raise ValueError(
@@ -133,22 +133,26 @@ def _check_encoder(config):
 
 
 # chapters/configuration.md: The configuration
-def config_from(namespace, besides=()):
-    """Make a `Config` of a notebook's variables; `besides` names those to pass over.
+def config_from(namespace, kind=Config, besides=None):
+    """Return the choices, of the dataclass `kind`, that a notebook's variables make.
 
-    Raises ValueError for a name that is no parameter, and for a wrong value.
+    `besides` maps names of further parameters, which are not among the choices, to
+    their types. Raises ValueError for a name that is no parameter, and a wrong value.
     """
-    known = [choice.name for choice in fields(Config)]
-    chosen = {}
+    besides, chosen = besides or {}, {}
+    known = [choice.name for choice in fields(kind)] + [*besides]
     for name, value in namespace.items():
         notebook = name.startswith("_") or name in ("In", "Out") or callable(value)
-        if notebook or isinstance(value, ModuleType) or name in besides:
+        if notebook or isinstance(value, ModuleType):
             continue
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1) or known
             raise ValueError(f"no parameter {name!r}; is it one of {', '.join(close)}?")
-        chosen[name] = value
-    return Config(**chosen)
+        if name in besides:
+            check_kind(name, value, besides[name])
+        else:
+            chosen[name] = value
+    return kind(**chosen)
 
 
 # chapters/configuration.md: Where a run lives
@@ -176,30 +180,7 @@ def _tag(choices, code):
     return digest([choices, code] if code else choices)[:8]
 
 
-# chapters/configuration.md: Checkpoints
-def save_checkpoint(path, checkpoint):
-    """Write a dictionary of tensors and plain values; complete or not at all."""
-    with replacing(path) as partial, open(partial, "wb") as file:
-        torch.save(checkpoint, file)
-
-
-def load_checkpoint(path):
-    """Read a checkpoint onto the CPU without running code from it.
-
-    Raises FileNotFoundError, or ValueError where the file is none of ours.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # which one depends on the bytes of the file
-        raise ValueError(f"{path} is not a checkpoint: torch can't read it") from error
-    if not isinstance(checkpoint, dict) or "word_map" not in checkpoint:
-        raise ValueError(f"{path} is not a checkpoint of satlib: it has no word map")
-    return checkpoint
-
-
-# chapters/configuration.md: Checkpoints
+# chapters/configuration.md: When a run may go on
 def check_same_run(checkpoint, config, data, path):
     """Raise a ValueError that names what is different in the checkpoint's run.
 

@@ -162,16 +162,18 @@ def lite0_blocks(pretrained, output_stride):
 
 # chapters/encoder.md: The class
 def build_encoder(
-    name="efficientnet_lite0",
-    pretrained=True,
-    image_size=256,
-    stage=8,
-    output_stride=32,
-):
+    name: str = "efficientnet_lite0",
+    pretrained: bool = True,
+    image_size: int = 256,
+    stage: int = 8,
+    output_stride: int = 32,
+    standardized: bool = True,
+) -> Encoder:
     """Build an `Encoder`: efficientnet_lite0, efficientnet_b4 or a network of timm.
 
     Its cells are those of the last grid, which is stage 8, or, of the first two, of a
-    stage from 1 to 7. A cell of Lite0's last grid stands for `output_stride` pixels in
+    stage from 1 to 7, brought to mean 0 and spread 1 unless they are not to be
+    `standardized`. A cell of Lite0's last grid stands for `output_stride` pixels in
     each direction, 32 or 16. Raises ValueError for an unknown name, stage or stride, or
     a network without a square grid, OSError if the pretrained weights cannot be had.
     """
@@ -181,8 +183,10 @@ def build_encoder(
     else:
         network = other_backbone(name, pretrained)
     if stage < 8:
-        network = nn.Sequential(*network[: stage + 1], stage_norm(network[stage]))
+        norm = stage_norm(network[stage]) if standardized else nn.Identity()
+        network = nn.Sequential(*network[: stage + 1], norm)
     if name not in COLOURS:
         mean, std = (network.pretrained_cfg[key] for key in ("mean", "std"))
         return Encoder(name, network, mean, std, image_size)
-    return Encoder(name, fold_batch_norm(network), *COLOURS[name], image_size)
+    label = name if standardized else f"{name}_as_it_comes"
+    return Encoder(label, fold_batch_norm(network), *COLOURS[name], image_size)

@@ -5,6 +5,7 @@
 import base64
 import html
 import io
+from collections.abc import Sequence
 
 import ipywidgets
 from IPython.display import HTML, display
@@ -141,7 +142,9 @@ def plain_figure(caption, image):
     )
 
 
-def explore(captioners, images, beam_size=5, side_by_side=False):
+def explore(
+    captioners, images: Sequence, beam_size: int = 5, side_by_side: bool = False
+) -> Explorer:
     """Caption photographs and return an `Explorer` of the maps.
 
     `captioners` is one, or a list to be compared; `images` holds paths, PIL images or

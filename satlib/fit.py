@@ -4,25 +4,21 @@
 
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from satlib.batches import CaptionDataset, augmentation, batches, cache_features
-from satlib.concepts import train_concepts, validate_concepts
-from satlib.configuration import (
-    Config,
-    check_same_run,
-    folders,
-    load_checkpoint,
-    save_checkpoint,
-)
+from satlib.concepts import ConceptLesson
+from satlib.configuration import Config, check_same_run, folders
 from satlib.dataset import Files, create_input_files
 from satlib.files import make_folder, write_text
-from satlib.learner import Session, choose_device, encoder_of
+from satlib.learner import Learner
+from satlib.model import load_checkpoint, new_model, save_checkpoint
 from satlib.scenes import write_scenes
-from satlib.self_critical import CiderReward, train_on_reward
-from satlib.training import adjust_learning_rate, train
-from satlib.validation import validate
+from satlib.self_critical import RewardLesson
+from satlib.training import adjust_learning_rate
+from satlib.validation import WordLesson
 
 
 # chapters/fit.md: The data of a run
@@ -68,19 +64,98 @@ def open_dataset(config, encoder, files, split):
     own = config.concept_epochs and not learns
     place = folders(config)[1] if own else files.folder
     kind = "TRUNK" if learns else "CELLS"
-    cells = place / f"{split}_{kind}_{config.encoder}_{files.base}.hdf5"
+    cells = place / f"{split}_{kind}_{encoder.name}_{files.base}.hdf5"
     cache_features(encoder, images, cells)
     return CaptionDataset(files, split, cells)
 
 
+# chapters/fit.md: The lessons
+LESSONS = {each.name: each for each in (ConceptLesson(), WordLesson(), RewardLesson())}
+
+
 # chapters/fit.md: The schedule
 def epochs_since_best(history):
-    """Count the epochs after the best: by BLEU-4 of generated captions.
+    """Return how many epochs there were after the one with the highest merit."""
+    merits = [LESSONS[row["lesson"]].merit(row) for row in history]
+    return len(merits) - 1 - merits.index(max(merits)) if merits else 0
 
-    An epoch on concepts has no captions. It counts minus its loss, less than any other.
+
+# chapters/fit.md: The schedule
+def next_lesson(config, history):
+    """Return the lesson of the epoch after those of `history`, or None at the end."""
+    taught = Counter(row["lesson"] for row in history)
+    stopped = taught["words"] and epochs_since_best(history) >= config.stop_after
+    if taught["concepts"] < config.concept_epochs:
+        return LESSONS["concepts"]
+    if taught["words"] < config.epochs and not (stopped or taught["reward"]):
+        return LESSONS["words"]
+    if taught["reward"] < config.self_critical_epochs:
+        return LESSONS["reward"]
+    return None
+
+
+# chapters/fit.md: One epoch of a run
+def teach(learner, dataset):
+    """Teach a learner's next epoch on a dataset; return what was measured, by name."""
+    config, number = learner.config, len(learner.history) + 1
+    order = config.seed + number
+    loader = batches(dataset, config.batch_size, order, config.workers)
+    return learner.lesson.epoch(learner, loader, number)
+
+
+# chapters/fit.md: One epoch of a run
+def run_epoch(learner, files, references):
+    """Teach and examine one epoch; add its row to the learner's history.
+
+    `files` are the run's data; `references` holds the validation captions as words.
     """
-    scores = [row.get("bleu4", -row.get("concept_loss", 0)) for row in history]
-    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+    config, history, start = learner.config, learner.history, time.perf_counter()
+    lesson, since = learner.lesson, epochs_since_best(history)
+    begun = history and history[-1]["lesson"] == lesson.name
+    if begun and since and since % config.decay_after == 0:
+        for optimizer in filter(None, learner.optimizers):
+            adjust_learning_rate(optimizer, config.decay_factor)
+    splits = [open_dataset(config, learner.encoder, files, s) for s in ("TRAIN", "VAL")]
+    row = {"epoch": len(history) + 1, "lesson": lesson.name}
+    row["learning_rate"] = learner.optimizers[-1].param_groups[0]["lr"]
+    row |= {f"train_{name}": value for name, value in teach(learner, splits[0]).items()}
+    loader = batches(splits[1], config.batch_size, workers=config.workers)
+    row |= lesson.examine(learner, loader, references)
+    history.append(row | {"seconds": time.perf_counter() - start})
+    print(validation_line(row), flush=True)
+
+
+# chapters/fit.md: One epoch of a run
+def validation_line(row):
+    """Return what the examination of an epoch has found, as a line of text."""
+    found = LESSONS[row["lesson"]].line(row)
+    return f"epoch {row['epoch']} validation  {found}"
+
+
+# chapters/fit.md: What is kept
+def _save(learner, data, folder):
+    checkpoint = learner.checkpoint() | {"data": data}
+    if epochs_since_best(learner.history) == 0:
+        save_checkpoint(folder / "best.pt", checkpoint)
+    lines = "".join(json.dumps(row) + "\n" for row in learner.history)
+    write_text(folder / "log.jsonl", lines)
+    save_checkpoint(folder / "last.pt", checkpoint)
+
+
+def latest(folder):
+    """Return the checkpoint of a run's last epoch, `last` or `best`, or None."""
+    paths = [folder / "last.pt", folder / "best.pt"]
+    found = [load_checkpoint(path) for path in paths if path.exists()]
+    return max(found, key=lambda checkpoint: checkpoint["epoch"], default=None)
+
+
+# chapters/fit.md: What is kept
+def beginning(learner, folder):
+    """Return what a lesson begins with: the last epoch, or the best on words."""
+    stopped = epochs_since_best(learner.history) >= learner.config.stop_after
+    if learner.lesson.name == "words" and stopped:
+        return load_checkpoint(folder / "best.pt")
+    return learner.checkpoint()
 
 
 # chapters/fit.md: Fit
@@ -93,22 +168,16 @@ class Run:
 
     config: Config
     folder: Path
-    history: list
+    history: list[dict]
 
     @property
-    def best(self):
+    def best(self) -> Path:
         """The path of the checkpoint with the best BLEU-4 of generated captions."""
         return self.folder / "best.pt"
 
 
-def latest(folder):
-    """Return the checkpoint of a run's last epoch, `last` or `best`, or None."""
-    paths = [folder / "last.pt", folder / "best.pt"]
-    found = [load_checkpoint(path) for path in paths if path.exists()]
-    return max(found, key=lambda checkpoint: checkpoint["epoch"], default=None)
-
-
-def fit(config, resume=True):
+# chapters/fit.md: Fit
+def fit(config: Config, resume: bool = True) -> Run:
     """Train the model that a configuration describes; return its `Run`.
 
     A run with this configuration that was interrupted goes on, one that is complete is
@@ -124,113 +193,15 @@ def fit(config, resume=True):
         if next_lesson(config, checkpoint["history"]) is None:
             return Run(config, folder, checkpoint["history"])
     references = [e["captions"] for e in files.read("references", "VAL")]
-    word_map = files.read("wordmap")
-    lesson = checkpoint["lesson"] if checkpoint else next_lesson(config, [])
-    session = Session(config, encoder_of(config), word_map, choose_device(), lesson)
+    model = new_model(config, files.read("wordmap"))
+    lesson = LESSONS[checkpoint["lesson"]] if checkpoint else next_lesson(config, [])
+    learner = Learner(model, lesson)
     if checkpoint:
-        session.restore(checkpoint)
-    while lesson := next_lesson(config, session.history):
-        if lesson != session.lesson or begins_round(session):
-            session.take(beginning(session, folder))
-            session.start(lesson)
-        _run_epoch(session, files, references)
-        _save(session, data, folder)
-    return Run(config, folder, session.history)
-
-
-# chapters/fit.md: Fit
-def next_lesson(config, history):
-    """Tell what the next epoch teaches: "concepts", "words", "reward" or None."""
-    lessons = [row["lesson"] for row in history]
-    if lessons.count("concepts") < config.concept_epochs:
-        return "concepts"
-    on_words = lessons.count("words") < config.epochs and "reward" not in lessons
-    if on_words and epochs_since_best(history) < config.stop_after:
-        return "words"
-    rewarded = lessons.count("reward")
-    return "reward" if rewarded < config.self_critical_epochs else None
-
-
-# chapters/fit.md: Fit
-def beginning(session, folder):
-    """Return what a lesson begins with: the last epoch, or the best on words."""
-    stopped = epochs_since_best(session.history) >= session.config.stop_after
-    if session.lesson == "words" and stopped:
-        return load_checkpoint(folder / "best.pt")
-    return session.checkpoint()
-
-
-# chapters/fit.md: Fit
-def begins_round(session, epochs=2):
-    """Tell whether the next epoch on concepts begins a round of `epochs`."""
-    return session.lesson == "concepts" and len(session.history) % epochs == 0
-
-
-# chapters/fit.md: Fit
-def _teach(session, dataset, epoch):
-    config, word_map = session.config, session.word_map
-    loader = batches(dataset, config.batch_size, config.seed + epoch, config.workers)
-    settings = {"grad_clip": config.grad_clip, "scaler": session.scaler}
-    settings["after_step"] = session.follow
-    if session.lesson == "concepts":
-        concepts = session.learner["concepts"]
-        if begins_round(session):
-            concepts.expect(dataset.captions, word_map)
-        what = loader, session.encoder, concepts, *session.optimizers, epoch
-        return train_concepts(*what, word_map, **settings)
-    what = loader, session.encoder, session.decoder, *session.optimizers, epoch
-    if session.lesson == "words":
-        return train(*what, alpha_c=config.alpha_c, **settings)
-    return train_on_reward(*what, CiderReward(dataset.captions), word_map, **settings)
-
-
-# chapters/fit.md: Fit
-def _examine(session, dataset, references):
-    config, word_map = session.config, session.word_map
-    loader = batches(dataset, config.batch_size, workers=config.workers)
-    if session.lesson == "concepts":
-        models = session.average.module
-        concepts = models["encoder"], models["concepts"]
-        return validate_concepts(loader, *concepts, word_map)
-    return validate(loader, *session.averaged(), word_map, references)
-
-
-# chapters/fit.md: Fit
-def _run_epoch(session, files, references):
-    config, history, start = session.config, session.history, time.perf_counter()
-    since = epochs_since_best(history)
-    begun = history and history[-1]["lesson"] == session.lesson
-    if begun and since and since % config.decay_after == 0:
-        for optimizer in filter(None, session.optimizers):
-            adjust_learning_rate(optimizer, config.decay_factor)
-    splits = [open_dataset(config, session.encoder, files, s) for s in ("TRAIN", "VAL")]
-    row = {"epoch": len(history) + 1, "lesson": session.lesson}
-    row["learning_rate"] = session.decoder_optimizer.param_groups[0]["lr"]
-    measured = _teach(session, splits[0], row["epoch"])
-    row |= {f"train_{name}": value for name, value in measured.items()}
-    row |= _examine(session, splits[1], references)
-    history.append(row | {"seconds": time.perf_counter() - start})
-    print(validation_line(row), flush=True)
-
-
-# chapters/fit.md: Fit
-def validation_line(row):
-    """Write what the validation of an epoch has found."""
-    if row["lesson"] == "concepts":
-        loss = f"concept loss {row['concept_loss']:.2f}"
-        return f"epoch {row['epoch']} validation  {loss}"
-    return (
-        f"epoch {row['epoch']} validation  loss {row['loss']:.3f}"
-        f"  top-5 {row['top5']:.1f} %"
-        f"  BLEU-4: teacher-forced {row['bleu4_teacher_forced']:.3f},"
-        f" generated {row['bleu4']:.3f}"
-    )
-
-
-def _save(session, data, folder):
-    checkpoint = session.checkpoint() | {"data": data}
-    if epochs_since_best(session.history) == 0:
-        save_checkpoint(folder / "best.pt", checkpoint)
-    lines = "".join(json.dumps(row) + "\n" for row in session.history)
-    write_text(folder / "log.jsonl", lines)
-    save_checkpoint(folder / "last.pt", checkpoint)
+        learner.restore(checkpoint)
+    while lesson := next_lesson(config, learner.history):
+        if lesson is not learner.lesson or lesson.begins_round(learner.history):
+            learner.take(beginning(learner, folder))
+            learner.start(lesson)
+        run_epoch(learner, files, references)
+        _save(learner, data, folder)
+    return Run(config, folder, learner.history)

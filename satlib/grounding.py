@@ -7,26 +7,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from satlib.batches import CaptionDataset, batches, cache_features
 from satlib.bleu import corpus_bleu
 from satlib.captioner import Captioner, load_captioner
 from satlib.configuration import Config, folders
 from satlib.files import code_digest, keep_results, read_if_there, write_json
-from satlib.fit import fit, split_photographs, write_data
-from satlib.learner import Session, choose_device, encoder_of
-from satlib.scenes import colour_accuracy, draw, load_scenes, named_objects
-from satlib.training import train
+from satlib.fit import fit, open_dataset, split_photographs, teach, write_data
+from satlib.learner import Learner
+from satlib.model import choose_device, encoder_of, new_model
+from satlib.scenes import colour_accuracy, draw, named_objects, scenes_of
+from satlib.validation import WordLesson
 
 
 # chapters/grounding.md: The pointing game
 def unseen_scenes(config):
     """Return the scenes of a run's test split."""
-    paths, _ = split_photographs(config, "TEST")
-    drawn = load_scenes(paths[0].parents[1])  # in the order of the file names
-    return [drawn[int(path.stem.split("_")[1])] for path in paths]
+    return scenes_of(split_photographs(config, "TEST")[0])
 
 
 # chapters/grounding.md: The pointing game
@@ -204,38 +201,34 @@ SEEDS = (28, 29, 30)
 # chapters/grounding.md: What it takes
 def open_variant(variant):
     """Return a variant's encoder, training set and word map."""
-    config = variant.config
-    files, _ = write_data(config)
-    encoder = encoder_of(config).to(choose_device())
-    cells = files.folder / f"TRAIN_CELLS_{config.encoder}_{files.base}.hdf5"
-    if not variant.standardized:
-        encoder.network[-1] = nn.Identity()
-        cells = files.folder / "TRAIN_CELLS_as_they_come.hdf5"
-    cache_features(encoder, files.path("images", "TRAIN"), cells)
-    return encoder, CaptionDataset(files, "TRAIN", cells), files.read("wordmap")
+    config, (files, _) = variant.config, write_data(variant.config)
+    encoder = encoder_of(config, standardized=variant.standardized)
+    dataset = open_dataset(config, encoder.to(choose_device()), files, "TRAIN")
+    return encoder, dataset, files.read("wordmap")
 
 
 # chapters/grounding.md: What it takes
+def start_at_zero(decoder):
+    """Let a decoder's first h and c be zero, whatever the picture, for good."""
+    for layer in (decoder.init_h, decoder.init_c):
+        layer.requires_grad_(False)
+        for weights in layer.parameters():
+            weights.zero_()
+
+
 def train_variant(variant, seed, encoder, dataset, word_map):
     """Train a variant with a seed; return its captioner.
 
     `encoder`, `dataset` and `word_map` are what `open_variant` returns.
     """
     config = replace(variant.config, seed=seed)
-    session = Session(config, encoder, word_map, choose_device())
+    model = new_model(config, word_map, encoder)
     if variant.zero_start:
-        for layer in (session.decoder.init_h, session.decoder.init_c):
-            nn.init.zeros_(layer.weight).requires_grad_(False)
-            nn.init.zeros_(layer.bias).requires_grad_(False)
-        session.start("words")
-    for epoch in range(1, config.epochs + 1):
-        train(
-            batches(dataset, config.batch_size, seed + epoch),
-            *(None, session.decoder, None, session.decoder_optimizer, epoch),
-            alpha_c=config.alpha_c,
-            after_step=session.follow,
-        )
-    decoder = session.averaged()[1] if variant.averaged else session.decoder
+        start_at_zero(model.decoder)
+    learner = Learner(model, WordLesson())
+    for number in range(1, config.epochs + 1):
+        learner.history.append({"epoch": number} | teach(learner, dataset))
+    decoder = learner.averaged()[1] if variant.averaged else learner.decoder
     return Captioner(encoder, decoder, word_map, config.image_size)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ipywidgets
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from satlib.figures import Stepper, jpeg, overlay, panels
@@ -30,7 +31,9 @@ def as_shown(photograph, side=320):
 
 
 # chapters/maps.md: A figure: one panel per word
-def attention_figure(caption, image, columns=5):
+def attention_figure(
+    caption, image: str | Path | Image.Image | np.ndarray, columns: int = 5
+) -> Figure:
     """Draw a photograph, and over it the map of each word of its `Caption`.
 
     The number beside a word is its probability. Returns a matplotlib figure.

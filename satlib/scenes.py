@@ -213,3 +213,12 @@ def load_scenes(folder):
     if found != make_plan(n, seed) | {"complete": True}:
         raise ValueError(f"{folder} holds no complete scenes of this version")
     return distinct_scenes(n, seed)
+
+
+def scenes_of(paths):
+    """Return the `Scene` of each picture, given by paths into one folder of scenes.
+
+    Raises ValueError where the folder is none of ours, incomplete, or of another world.
+    """
+    drawn = load_scenes(paths[0].parents[1])  # in the order of the file names
+    return [drawn[int(path.stem.split("_")[1])] for path in paths]

@@ -10,7 +10,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from satlib.beam_search import speak, speakable
 from satlib.bleu import ngrams
-from satlib.training import TIMES, AverageMeter, encode, measured, update_weights
+from satlib.training import encode
+from satlib.validation import WordLesson
 
 ORDERS = range(1, 5)  # of the n-grams
 
@@ -105,37 +106,36 @@ def reward_loss(decoded, advantage, word_map):
 
 
 # chapters/self_critical.md: One epoch
-def train_on_reward(
-    loader,
-    encoder,
-    decoder,
-    encoder_optimizer,
-    decoder_optimizer,
-    epoch,
-    reward,
-    word_map,
-    count=5,
-    grad_clip=5.0,
-    print_freq=100,
-    scaler=None,
-    after_step=None,
-):
+def train_on_reward(iterations, encoder, decoder, reward, word_map, count=5):
     """Train for one epoch on the `reward` of `count` drawn captions for each image.
 
-    Takes what `train` takes; returns the mean reward and the times.
+    `iterations` are those of `training.Iterations`. Returns the mean reward and times.
     """
     decoder.eval()
-    device = next(decoder.parameters()).device
-    scaler = scaler or torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-    optimizers = [o for o in (encoder_optimizer, decoder_optimizer) if o is not None]
-    meters = {name: AverageMeter() for name in ("reward", *TIMES)}
-    for images, true, _ in measured(loader, device, epoch, meters, print_freq):
-        with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
+    for images, true, _ in iterations:
+        with iterations.half_precision():
             cells = encode(encoder, images)
             rows, lengths = draw_captions(decoder, cells, word_map, count)
             decoded = decoder(cells, rows, lengths)
         rewards = reward(*(r.unflatten(0, (len(images), -1)) for r in (true, rows)))
-        loss = reward_loss(decoded, advantages(rewards), word_map)
-        update_weights(loss, optimizers, grad_clip, scaler, after_step)
-        meters["reward"].update(rewards.mean().item(), len(images))
-    return {name: meter.avg for name, meter in meters.items()}
+        iterations.learn(reward_loss(decoded, advantages(rewards), word_map))
+        iterations.count(len(images), reward=rewards.mean().item())
+    return iterations.means()
+
+
+# chapters/self_critical.md: One epoch
+class RewardLesson(WordLesson):
+    """The decoder learns from the CIDEr-D of captions that it draws."""
+
+    name = "reward"
+
+    def rates(self, config):
+        """Return the learning rates of the encoder and of all else that learns."""
+        return config.self_critical_lr, config.self_critical_lr
+
+    def epoch(self, learner, loader, number):
+        """Teach epoch `number` to a `Learner`; return the mean reward and times."""
+        reward = CiderReward(loader.dataset.captions)
+        iterations = learner.iterations(loader, number)
+        models = learner.encoder, learner.decoder
+        return train_on_reward(iterations, *models, reward, learner.word_map)

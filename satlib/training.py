@@ -3,6 +3,8 @@
 """One epoch of training: loss, meters, clipping, learning-rate decay, `train`."""
 
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -64,7 +66,10 @@ def clip_gradient(optimizer, grad_clip):
 
 # chapters/training.md: Keeping steady: clipping and decay
 def adjust_learning_rate(optimizer, shrink_factor):
-    """Multiply the learning rate of every parameter group by `shrink_factor`."""
+    """Multiply the learning rate of every parameter group by `shrink_factor`.
+
+    Raises ValueError unless the factor lies between 0 and 1.
+    """
     if not 0 < shrink_factor < 1:
         raise ValueError(f"shrink_factor must lie between 0 and 1, not {shrink_factor}")
     for group in optimizer.param_groups:
@@ -90,22 +95,21 @@ def train(
     `loader` gives batches of cells (B, C, D), or of images (B, 3, S, S) where there is
     an `encoder`, with captions (k·B, L) and lengths (k·B,). `encoder_optimizer` is None
     unless the encoder is fine-tuned. Prints a line every `print_freq` iterations, and
-    calls `after_step` after each.
+    calls `after_step` after each. Times are in seconds.
     """
     decoder.train()
-    device = next(decoder.parameters()).device
-    scaler = scaler or torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-    optimizers = [o for o in (encoder_optimizer, decoder_optimizer) if o is not None]
-    meters = {name: AverageMeter() for name in ("loss", "top5", *TIMES)}
-    for batch in measured(loader, device, epoch, meters, print_freq):
-        with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
-            decoded = decoder(encode(encoder, batch[0]), *batch[1:])
+    optimizers = encoder_optimizer, decoder_optimizer
+    iterations = Iterations(
+        loader, optimizers, epoch, grad_clip, print_freq, scaler, after_step
+    )
+    for images, captions, lengths in iterations:
+        with iterations.half_precision():
+            decoded = decoder(encode(encoder, images), captions, lengths)
             loss, word_loss = caption_loss(decoded, alpha_c)
-        update_weights(loss, optimizers, grad_clip, scaler, after_step)
-        words = len(decoded.targets)
-        meters["loss"].update(word_loss.item(), words)
-        meters["top5"].update(accuracy(decoded.scores, decoded.targets), words)
-    return {name: meter.avg for name, meter in meters.items()}
+        iterations.learn(loss)
+        words, top5 = len(decoded.targets), accuracy(decoded.scores, decoded.targets)
+        iterations.count(words, loss=word_loss.item(), top5=top5)
+    return iterations.means()
 
 
 # chapters/training.md: One epoch
@@ -117,35 +121,78 @@ def encode(encoder, batch):
     return encoder(batch) if images else encoder.finish(batch.float())
 
 
-def update_weights(loss, optimizers, grad_clip, scaler, after_step=None):
-    """Go backward from the loss, clip the gradients, and take a step."""
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()
-    for optimizer in optimizers:
-        scaler.unscale_(optimizer)
-        clip_gradient(optimizer, grad_clip)
-        scaler.step(optimizer)
-    scaler.update()
-    if after_step:
-        after_step()
+# chapters/training.md: One epoch
+def scaler_of(device):
+    """Return a scaler of gradients, which does nothing but on CUDA devices."""
+    return torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
 
 
 # chapters/training.md: One epoch
-def measured(loader, device, epoch, meters, print_freq):
-    """Yield the mini-batches of an epoch on a device; take their times in `meters`.
+@dataclass
+class Iterations:
+    """The iterations of one epoch: mini-batches, a step for each, and what to count.
 
-    Prints a line every `print_freq` iterations: of each meter the latest value, and in
-    brackets the mean.
+    Iterate over it for the mini-batches of `loader`, lists of tensors, on the device of
+    the weights. An optimiser that is None, of what is frozen, is passed over. Prints a
+    line every `print_freq` iterations: of each meter the latest value, and in brackets
+    the mean. Calls `after_step` after each step.
     """
-    start = time.perf_counter()
-    for iteration, batch in enumerate(loader, 1):
-        batch = [tensor.to(device, non_blocking=True) for tensor in batch]
-        meters["data_time"].update(time.perf_counter() - start)
-        yield batch
-        meters["batch_time"].update(time.perf_counter() - start)
-        if iteration % print_freq == 0 or iteration == len(loader):
-            values = (f"{k} {m.val:.3f} ({m.avg:.3f})" for k, m in meters.items())
-            line = f"epoch {epoch} [{iteration}/{len(loader)}]"
-            print("  ".join([line, *values]), flush=True)
+
+    loader: Iterable
+    optimizers: Iterable
+    epoch: int
+    grad_clip: float = 5.0
+    print_freq: int = 100
+    scaler: torch.amp.GradScaler | None = None
+    after_step: Callable | None = None
+
+    def __post_init__(self):
+        self.optimizers = [each for each in self.optimizers if each is not None]
+        self.device = self.optimizers[0].param_groups[0]["params"][0].device
+        self.scaler = self.scaler or scaler_of(self.device)
+        self.meters, self.times = {}, {name: AverageMeter() for name in TIMES}
+
+    def __iter__(self):
         start = time.perf_counter()
+        for number, batch in enumerate(self.loader, 1):
+            batch = [tensor.to(self.device, non_blocking=True) for tensor in batch]
+            self.times["data_time"].update(time.perf_counter() - start)
+            yield batch
+            self.times["batch_time"].update(time.perf_counter() - start)
+            if number % self.print_freq == 0 or number == len(self.loader):
+                self.print_line(number)
+            start = time.perf_counter()
+
+    def half_precision(self):
+        """Return the context in which CUDA computes wide products in half precision."""
+        enabled = self.scaler.is_enabled()
+        return torch.autocast(self.device.type, torch.float16, enabled=enabled)
+
+    def learn(self, loss):
+        """Go backward from the loss, clip the gradients, and take a step."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+            clip_gradient(optimizer, self.grad_clip)
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        if self.after_step:
+            self.after_step()
+
+    def count(self, n, **values):
+        """Take values, each the mean over `n` items, into the meters of their names."""
+        for name, value in values.items():
+            self.meters.setdefault(name, AverageMeter()).update(value, n)
+
+    def print_line(self, number):
+        """Print what the meters say after iteration `number`."""
+        meters = (self.meters | self.times).items()
+        values = (f"{name} {m.val:.3f} ({m.avg:.3f})" for name, m in meters)
+        line = f"epoch {self.epoch} [{number}/{len(self.loader)}]"
+        print("  ".join([line, *values]), flush=True)
+
+    def means(self):
+        """Return the mean of each meter by its name, times in seconds."""
+        return {name: m.avg for name, m in (self.meters | self.times).items()}

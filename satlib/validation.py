@@ -6,7 +6,7 @@ import torch
 
 from satlib.beam_search import greedy_search
 from satlib.bleu import corpus_bleu
-from satlib.training import AverageMeter, accuracy, caption_loss, encode
+from satlib.training import AverageMeter, accuracy, caption_loss, encode, train
 
 
 # chapters/validation.md: Two BLEU scores
@@ -59,3 +59,44 @@ def validate(loader, encoder, decoder, word_map, references):
         "bleu4_teacher_forced": corpus_bleu(true, forced)[3],
         "bleu4": corpus_bleu(references, written)[3],
     }
+
+
+# chapters/validation.md: The lesson of words
+class WordLesson:
+    """The decoder learns to say what people have said, word by word."""
+
+    name = "words"
+
+    def rates(self, config):
+        """Return the learning rates of the encoder and of all else that learns."""
+        return config.encoder_lr, config.decoder_lr
+
+    def opens_encoder(self, config):
+        """Tell whether the encoder's later blocks learn."""
+        return config.fine_tune
+
+    def begins_round(self, history):
+        """Tell whether the epoch after those of `history` begins a round: never."""
+        return False
+
+    def epoch(self, learner, loader, number):
+        """Teach epoch `number` to a `Learner`; return what `train` returns."""
+        models = learner.encoder, learner.decoder, *learner.optimizers
+        settings = learner.settings() | {"alpha_c": learner.config.alpha_c}
+        return train(loader, *models, number, **settings)
+
+    def examine(self, learner, loader, references):
+        """Return what `validate` finds of the averaged weights on a split."""
+        return validate(loader, *learner.averaged(), learner.word_map, references)
+
+    def merit(self, row):
+        """Return how good an epoch was, by its row of the history: 0 to 1."""
+        return row["bleu4"]
+
+    def line(self, row):
+        """Return what an epoch's examination has found, as a text."""
+        return (
+            f"loss {row['loss']:.3f}  top-5 {row['top5']:.1f} %"
+            f"  BLEU-4: teacher-forced {row['bleu4_teacher_forced']:.3f},"
+            f" generated {row['bleu4']:.3f}"
+        )

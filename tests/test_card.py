@@ -11,8 +11,9 @@ import torch
 
 from satlib.captioner import load_captioner
 from satlib.card import by_word, grade, main, measure, read_flickr8k, slim
-from satlib.configuration import Config, load_checkpoint, save_checkpoint
+from satlib.configuration import Config
 from satlib.fit import fit
+from satlib.model import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")

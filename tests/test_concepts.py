@@ -11,6 +11,7 @@ from satlib.concepts import (
     validate_concepts,
     word_shares,
 )
+from satlib.training import Iterations
 
 WORD_MAP = {"<pad>": 0, "dog": 1, "cat": 2, "<start>": 3, "<end>": 4, "<unk>": 5}
 CAPTIONS = torch.tensor([[[3, 1, 1, 4], [3, 2, 1, 4]], [[3, 2, 4, 0], [3, 5, 4, 0]]])
@@ -71,10 +72,9 @@ def test_an_epoch_finds_the_place_that_calls_for_a_word():
     optimizers = [
         torch.optim.Adam(part.parameters(), 0.05) for part in (encoder, concepts)
     ]
-    found = train_concepts(
-        loader, encoder, concepts, *optimizers, 1, WORD_MAP,
-        print_freq=1000, after_step=lambda: steps.append(1),
-    )  # fmt: skip
+    settings = {"print_freq": 1000, "after_step": lambda: steps.append(1)}
+    iterations = Iterations(loader, optimizers, 1, **settings)
+    found = train_concepts(iterations, encoder, concepts, WORD_MAP)
     after = validate_concepts(loader[:1], encoder, concepts, WORD_MAP)["concept_loss"]
     assert after < found["concept_loss"] < before and after < before / 5
     assert len(steps) == 100

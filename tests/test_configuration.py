@@ -1,18 +1,23 @@
-"""A run's choices are checked, and its checkpoints are plain data."""
+"""A run's choices and a notebook's parameters are checked; runs find their folders."""
 
-from dataclasses import asdict, fields, replace
+import ast
+from dataclasses import asdict, dataclass, fields, replace
+from typing import get_args, get_type_hints
 
+import jupytext
 import pytest
 import torch
 
+from satlib.captioner import CaptionChoices
 from satlib.configuration import (
     Config,
+    check_choices,
     check_same_run,
     config_from,
     folders,
-    load_checkpoint,
-    save_checkpoint,
+    number,
 )
+from satlib.tangle import ROOT
 
 
 @pytest.mark.parametrize(
@@ -41,9 +46,85 @@ def test_a_wrong_value_is_refused_by_name(wrong, message):
 def test_a_notebook_s_variables_become_a_configuration():
     namespace = {"epochs": 3, "resume": True, "_": 1, "In": [], "Out": {}, "f": print}
     namespace["torch"] = torch
-    assert config_from(namespace, besides=["resume"]) == Config(epochs=3)
+    assert config_from(namespace, besides={"resume": bool}) == Config(epochs=3)
     with pytest.raises(ValueError, match="'epoch'.*epochs"):
         config_from({"epoch": 3})
+    with pytest.raises(ValueError, match="'resum'.*resume"):
+        config_from({"resum": False}, besides={"resume": bool})
+    with pytest.raises(ValueError, match="resume must be True or False, not 'no'"):
+        config_from({"resume": "no"}, besides={"resume": bool})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"chekpoint": "best.pt"}, "no parameter 'chekpoint'; is it one of checkpoint"),
+        ({"beam_size": 0}, "beam_size=0: must lie between 1 and"),
+        ({"maps": -1}, "maps"),
+        ({"maps": 2.5}, "maps must be a whole number, not 2.5"),
+        ({"images": 3}, "images must be text, not 3"),
+    ],
+)
+def test_the_caption_notebook_s_parameters_are_checked_alike(wrong, message):
+    assert config_from({"maps": 3}, CaptionChoices) == CaptionChoices(maps=3)
+    with pytest.raises(ValueError, match=message):
+        config_from(wrong, CaptionChoices)
+
+
+def test_postponed_annotations_are_checked_too():
+    """As `from __future__ import annotations` makes them: texts."""
+
+    @dataclass
+    class Choices:
+        name: "str" = "x"
+        share: "float | None" = number(None, 0, 1)
+        count: "int" = number(3, 1)
+        often: "bool" = False
+
+    check_choices(Choices())
+    check_choices(Choices(share=1))  # a whole number is a number
+    for wrong in {"name": None}, {"share": "1"}, {"count": 2.0}, {"often": 1}:
+        with pytest.raises(ValueError, match=f"{[*wrong][0]} must be"):
+            check_choices(Choices(**wrong))
+    for wrong in {"share": 1.5}, {"count": 0}, {"share": float("nan")}:
+        with pytest.raises(ValueError, match=f"{[*wrong][0]}=.*must lie between"):
+            check_choices(Choices(**wrong))
+
+
+def parameters_of(name):
+    """A notebook's parameters by name: (type, default)."""
+    cells = jupytext.read(ROOT / "chapters" / f"{name}.md").cells
+    marked = [c.source for c in cells if "parameters" in c.metadata.get("tags", [])]
+    values, kinds = {}, {"bool": bool, "float": float, "int": int, "str": str}
+    for node in ast.parse(marked[0]).body:
+        default = ast.literal_eval(node.value)
+        values[node.target.id] = kinds[node.annotation.id], default
+    return values
+
+
+def choices_of(kind):
+    """The fields of a dataclass of choices by name: (type, default)."""
+    kinds = get_type_hints(kind)
+    return {
+        choice.name: ((get_args(kinds[choice.name]) or (kinds[choice.name],))[0],
+                      choice.default)
+        for choice in fields(kind)
+    }  # fmt: skip
+
+
+KEPT = {"grad_clip", "decay_after", "decay_factor", "stop_after"}  # not offered
+
+
+def test_the_training_notebook_offers_the_choices_with_their_types_and_defaults():
+    offered = parameters_of("train")
+    assert offered.pop("resume") == (bool, True)
+    expected = {k: v for k, v in choices_of(Config).items() if k not in KEPT}
+    assert offered == expected
+    assert [*offered] == [*expected]  # in the same order
+
+
+def test_the_caption_notebook_offers_its_choices_with_their_types_and_defaults():
+    assert parameters_of("caption") == choices_of(CaptionChoices)
 
 
 def test_equal_choices_share_a_folder_and_others_do_not():
@@ -53,33 +134,6 @@ def test_equal_choices_share_a_folder_and_others_do_not():
     assert folders(Config(decoder_dim=99))[1] != run
     assert folders(Config(image_size=448))[0] != data
     assert folders(Config(output="here"))[1].name == "here"
-
-
-def test_a_checkpoint_is_plain_data_and_complete(tmp_path):
-    path = tmp_path / "last.pt"
-    save_checkpoint(path, {"word_map": {"a": 1}, "weight": torch.ones(2)})
-    assert torch.equal(load_checkpoint(path)["weight"], torch.ones(2))
-
-    class Code:
-        pass
-
-    with pytest.raises(Exception, match="Code"):
-        save_checkpoint(path, {"word_map": {}, "code": Code()})
-    assert torch.equal(load_checkpoint(path)["weight"], torch.ones(2))
-    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
-
-
-@pytest.mark.parametrize("content", [b"not a checkpoint", b"hello", b"", b"\x89PNG"])
-def test_what_is_no_checkpoint_is_refused(tmp_path, content):
-    path = tmp_path / "last.pt"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="last.pt is not a checkpoint"):
-        load_checkpoint(path)
-    torch.save({"weight": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match="no word map"):
-        load_checkpoint(path)
-    with pytest.raises(FileNotFoundError):
-        load_checkpoint(tmp_path / "none.pt")
 
 
 def test_another_run_s_checkpoint_is_refused_by_the_differing_choice():

@@ -308,6 +308,17 @@ def test_a_stage_gives_local_cells_of_about_unit_spread(hopper):
     assert 0.5 < cells.std(0).median() < 2 and raw.std() > 4
 
 
+def test_a_stage_may_be_left_as_it_comes(hopper):
+    norm = build_encoder(image_size=64, stage=5).network[-1]
+    raw = build_encoder(image_size=64, stage=5, standardized=False)
+    own = build_encoder(image_size=64, stage=5)
+    picture = nn.functional.interpolate(hopper.float(), (64, 64)).byte()
+    with torch.no_grad():
+        expected = (raw(picture) - norm.running_mean) / norm.running_var.sqrt()
+        torch.testing.assert_close(own(picture), expected, atol=1e-3, rtol=1e-3)
+    assert raw.name != own.name and raw.fingerprint() != own.fingerprint()
+
+
 @pytest.mark.parametrize(
     ("name", "stage"), [("resnet18", 5), ("efficientnet_lite0", 0)]
 )

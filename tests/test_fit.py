@@ -12,16 +12,24 @@ import torch
 from nltk.translate.bleu_score import corpus_bleu
 from PIL import Image
 
+from satlib import concepts, self_critical, validation
 from satlib import fit as fit_module
 from satlib.beam_search import greedy_search
 from satlib.captioner import find_photographs, load_captioner
-from satlib.configuration import Config, load_checkpoint, save_checkpoint
+from satlib.configuration import Config
 from satlib.decoder import Decoder
 from satlib.encoder import build_encoder
-from satlib.fit import epochs_since_best, fit, next_lesson, split_photographs
-from satlib.learner import Session
+from satlib.fit import (
+    epochs_since_best,
+    fit,
+    next_lesson,
+    split_photographs,
+    validation_line,
+)
+from satlib.learner import Learner
 from satlib.maps import attention_figure
-from satlib.validation import teacher_forced_words, validate
+from satlib.model import load_checkpoint, new_model, save_checkpoint
+from satlib.validation import WordLesson, teacher_forced_words, validate
 
 
 def a_config(world, output, **choices):
@@ -71,7 +79,7 @@ def test_a_run_learns_and_leaves_its_files(run):
 
 
 def test_a_complete_run_is_only_loaded(run, monkeypatch):
-    monkeypatch.setattr(fit_module, "encoder_of", None)
+    monkeypatch.setattr(fit_module, "new_model", None)
     assert fit(run.config).history == run.history
 
 
@@ -149,7 +157,7 @@ def test_an_empty_split_is_refused(world, tmp_path):
 
 
 def test_the_schedule(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit_module, "validate", lambda *_: {
+    monkeypatch.setattr(validation, "validate", lambda *_: {
         "loss": 1.0, "top5": 1.0, "bleu4_teacher_forced": 0.1, "bleu4": 0.1,
     })  # fmt: skip
     choices = {"decay_after": 2, "decay_factor": 0.5, "stop_after": 5, "epochs": 50}
@@ -198,17 +206,17 @@ def test_concepts_come_before_the_words_and_resume(world, tmp_path, augment):
     assert losses[1] < losses[0]
     assert any((tmp_path / "a").glob("TRAIN_TRUNK*")) != augment
 
-    epochs, run_epoch = [], fit_module._run_epoch
+    epochs, run_epoch = [], fit_module.run_epoch
 
-    def killed(session, *rest):
-        if len(session.history) == len(epochs) // 2:  # at the second attempt
-            epochs.append(session.history)
+    def killed(learner, *rest):
+        if len(learner.history) == len(epochs) // 2:  # at the second attempt
+            epochs.append(learner.history)
             if len(epochs) % 2:
                 raise KeyboardInterrupt
-        run_epoch(session, *rest)
+        run_epoch(learner, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_module, "_run_epoch", killed)
+        patch.setattr(fit_module, "run_epoch", killed)
         for _ in range(11):
             with contextlib.suppress(KeyboardInterrupt):
                 resumed = fit(replace(config, output=str(tmp_path / "b")))
@@ -224,14 +232,14 @@ def test_concepts_come_before_the_words_and_resume(world, tmp_path, augment):
 def test_each_round_of_concepts_begins_with_a_new_linear_layer(world, tmp_path):
     """Its weights are drawn to zero again, its biases to the words' shares."""
     config = a_config(world, tmp_path, concept_epochs=3, max_images=6)
-    begun, teach = [], fit_module.train_concepts
+    begun, teach = [], concepts.train_concepts
 
-    def watched(loader, encoder, concepts, *rest, **settings):
-        begun.append(concepts.linear.weight.abs().max().item() == 0)
-        return teach(loader, encoder, concepts, *rest, **settings)
+    def watched(iterations, encoder, layer, word_map):
+        begun.append(layer.linear.weight.abs().max().item() == 0)
+        return teach(iterations, encoder, layer, word_map)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_module, "train_concepts", watched)
+        patch.setattr(concepts, "train_concepts", watched)
         fit(config)
     assert begun == [True, False, True]
 
@@ -244,21 +252,21 @@ def test_the_reward_begins_where_the_words_ended(
     choices = {"epochs": 2, "self_critical_epochs": 1, "max_images": 6}
     choices["stop_after"] = stop_after
     validated, begun = [], []
-    examine, teach = fit_module.validate, fit_module.train_on_reward
+    examine, teach = validation.validate, self_critical.train_on_reward
 
     def falling(*rest):
         validated.append(True)
         return examine(*rest) | {"bleu4": 1 / len(validated)}
 
-    def watched(loader, encoder, decoder, *rest, **settings):
+    def watched(iterations, encoder, decoder, *rest):
         begun.append({k: v.clone() for k, v in decoder.state_dict().items()})
-        return teach(loader, encoder, decoder, *rest, **settings)
+        return teach(iterations, encoder, decoder, *rest)
 
-    monkeypatch.setattr(fit_module, "validate", falling)
+    monkeypatch.setattr(validation, "validate", falling)
     words = fit(a_config(world, tmp_path, **choices | {"self_critical_epochs": 0}))
     kept = {x: load_checkpoint(words.folder / f"{x}.pt") for x in ("best", "last")}
     assert (kept["best"]["epoch"], kept["last"]["epoch"]) == (1, 2)
-    monkeypatch.setattr(fit_module, "train_on_reward", watched)
+    monkeypatch.setattr(self_critical, "train_on_reward", watched)
     fit(a_config(world, tmp_path, **choices))
     assert all(torch.equal(begun[0][k], v) for k, v in kept[name]["decoder"].items())
     other = kept["last" if name == "best" else "best"]["decoder"]
@@ -289,24 +297,67 @@ def test_a_rewarded_epoch_is_not_begun_twice(world, tmp_path, monkeypatch):
 
 
 def test_the_average_follows_the_weights():
-    session = Session(
-        Config(decoder_dim=8, attention_dim=8, embed_dim=8),
-        build_encoder(image_size=64, stage=5),
-        {w: i for i, w in enumerate(WORDS)},
-        torch.device("cpu"),
-    )
-    weight, expected = session.decoder.fc.bias, None
+    config = Config(decoder_dim=8, attention_dim=8, embed_dim=8)
+    word_map = {w: i for i, w in enumerate(WORDS)}
+    model = new_model(config, word_map, build_encoder(image_size=64, stage=5))
+    learner = Learner(model, WordLesson())
+    weight, expected = learner.decoder.fc.bias, None
     for count in range(30):
         with torch.no_grad():
             weight.copy_(torch.randn_like(weight))
-        session.follow()
+        learner.follow()
         share = 1 if count == 0 else max(0.002, 9 / (count + 10))
         before = weight if count == 0 else expected
         expected = (before + share * (weight - before)).detach().clone()
-    assert torch.allclose(session.averaged()[1].fc.bias, expected, atol=1e-6)
-    assert torch.equal(
-        session.checkpoint()["decoder"]["fc.bias"], session.averaged()[1].fc.bias
-    )
+    average = learner.averaged()[1].fc.bias
+    assert torch.allclose(average.cpu(), expected.cpu(), atol=1e-6)
+    assert torch.equal(learner.checkpoint()["decoder"]["fc.bias"], average)
+
+
+def rows(lesson, key, values):
+    """The history of epochs that teach a lesson and find `values` of `key`."""
+    return [{"lesson": lesson, key: value} for value in values]
+
+
+def test_the_lessons_follow_each_other():
+    config = Config(concept_epochs=1, epochs=2, self_critical_epochs=1)
+    history, names = [], []
+    while lesson := next_lesson(config, history):
+        names.append(lesson.name)
+        history += rows(lesson.name, "bleu4", [0.1])
+        history[-1]["concept_loss"] = 3.0
+    assert names == ["concepts", "words", "words", "reward"]
+
+
+def test_words_are_learnt_however_badly_the_concepts_ended():
+    """The patience with words counts epochs on words only."""
+    config = Config(concept_epochs=5, epochs=9, stop_after=3, self_critical_epochs=1)
+    history = rows("concepts", "concept_loss", [1, 2, 3, 4, 5])
+    assert epochs_since_best(history) == 4
+    assert next_lesson(config, history).name == "words"
+    history += rows("words", "bleu4", [0.0, 0.2, 0.1, 0.1])
+    assert next_lesson(config, history).name == "words"
+    history += rows("words", "bleu4", [0.1])
+    assert next_lesson(config, history).name == "reward"
+
+
+def test_an_epoch_on_concepts_is_never_the_best_once_words_are_learnt():
+    history = rows("concepts", "concept_loss", [9.0, 0.5, 4.0])
+    assert epochs_since_best(history) == 1
+    assert epochs_since_best(history + rows("words", "bleu4", [0.0])) == 0
+    assert epochs_since_best(history + rows("reward", "bleu4", [0.1, 0.3, 0.2])) == 1
+    assert epochs_since_best([]) == 0
+
+
+def test_what_is_printed_of_an_epoch():
+    found = {"loss": 1.5, "top5": 80.0, "bleu4_teacher_forced": 0.25, "bleu4": 0.3}
+    for lesson in ("words", "reward"):
+        assert validation_line({"epoch": 7, "lesson": lesson, **found}) == (
+            "epoch 7 validation  loss 1.500  top-5 80.0 %  BLEU-4: teacher-forced "
+            "0.250, generated 0.300"
+        )
+    row = {"epoch": 2, "lesson": "concepts", "concept_loss": 3.456}
+    assert validation_line(row) == "epoch 2 validation  concept loss 3.46"
 
 
 def test_both_bleu_scores_by_nltk():

@@ -1,5 +1,6 @@
 """Grading maps, and taking away what was looked at."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from satlib.captioner import Caption
 from satlib.configuration import Config
 from satlib.grounding import (
     VARIANTS,
+    Variant,
     blank,
     deletion,
     grade,
@@ -19,12 +21,15 @@ from satlib.grounding import (
     mark_cells,
     mean_of,
     named_cells,
+    open_variant,
     outcome,
     rivals,
     summary,
+    train_variant,
     unseen_scenes,
     word_probabilities,
 )
+from satlib.model import encoder_of, new_model
 from satlib.scenes import colour_accuracy, draw, load_scenes, make_scene, write_scenes
 
 
@@ -298,6 +303,65 @@ def test_words_of_one_image_are_no_independent_evidence():
     rows += [{"image": n, "word": "x", **cases, "random": 0.2} for n in range(5, 10)]
     once, often = summary(rows)["interval"], summary(rows * 20)["interval"]
     assert often == pytest.approx(once)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A tiny run on forty scenes."""
+    sizes = {"decoder_dim": 8, "attention_dim": 8, "embed_dim": 8, "image_size": 64}
+    folder = str(tmp_path_factory.mktemp("variants"))
+    return Config(scenes=40, epochs=1, min_freq=0, output=folder, **sizes)
+
+
+@pytest.fixture(scope="module")
+def opened(tiny):
+    return open_variant(Variant(tiny))
+
+
+def test_a_variant_is_opened_on_its_cells(tiny, opened):
+    encoder, dataset, word_map = opened
+    assert len(dataset) == 32 and "cat" in word_map
+    raw, as_they_come, _ = open_variant(Variant(tiny, standardized=False))
+    norm = encoder.network[-1]
+    assert norm.running_var.max() > 2  # so that there is something to see
+    spread = norm.running_var.sqrt().cpu()
+    cells = norm.running_mean.cpu() + spread * dataset[3][0].float()
+    assert torch.allclose(as_they_come[3][0].float(), cells, atol=0.05, rtol=0.01)
+    assert raw.encoder_dim == encoder.encoder_dim
+    assert unseen_scenes(tiny)[0].objects  # the test split, as scenes
+
+
+def weights_of(variant, opened, seed=3):
+    """The weights of a variant's decoder after its training, on the CPU."""
+    captioner = train_variant(variant, seed, *opened)
+    assert captioner.encoder is opened[0]
+    return {k: v.cpu() for k, v in captioner.decoder.state_dict().items()}
+
+
+def test_variants_are_trained_as_they_say(tiny, opened):
+    first = new_model(replace(tiny, seed=3), opened[2], encoder_of(tiny)).decoder
+    plain = weights_of(Variant(tiny), opened)
+    assert not torch.equal(plain["fc.weight"], first.fc.weight)
+    again = weights_of(Variant(tiny), opened)
+    assert all(torch.equal(again[name], plain[name]) for name in plain)
+    other = weights_of(Variant(tiny), opened, seed=4)
+    assert not torch.equal(other["fc.weight"], plain["fc.weight"])
+
+
+def test_the_average_is_not_the_weights(tiny, opened):
+    plain = weights_of(Variant(tiny), opened)
+    last = weights_of(Variant(tiny, averaged=False), opened)
+    between = (last["fc.weight"] - plain["fc.weight"]).abs().max()
+    assert 0 < between < 0.02  # four steps of at most 0.0015, and a little more
+
+
+def test_h_and_c_start_at_zero_and_stay_there(tiny, opened):
+    plain = weights_of(Variant(tiny), opened)
+    found = weights_of(Variant(tiny, zero_start=True), opened)
+    zero = [name for name, value in found.items() if not value.any()]
+    assert zero == ["init_h.weight", "init_h.bias", "init_c.weight", "init_c.bias"]
+    assert all(plain[name].any() for name in zero)
+    assert not torch.equal(found["fc.weight"], plain["fc.weight"])
 
 
 def test_the_variants_differ_in_what_they_say():

@@ -22,6 +22,7 @@ from satlib.scenes import (
     load_scenes,
     make_scene,
     named_objects,
+    scenes_of,
     write_scenes,
 )
 from satlib.stickers import COLOURS, SHAPES, paint, smooth, sticker
@@ -281,6 +282,16 @@ def test_writing_can_be_interrupted_anywhere(tmp_path, monkeypatch):
             load_scenes(folder)
         monkeypatch.setattr(os, "replace", replace)
         assert contents(write_scenes(folder, 4)) == whole
+
+
+def test_a_picture_leads_to_its_scene(tmp_path):
+    folder = write_scenes(tmp_path, 12, seed=1)
+    drawn, names = load_scenes(folder), ["scene_00011.png", "scene_00003.png"]
+    assert drawn[3].layout != drawn[11].layout
+    paths = [folder / "images" / name for name in names]
+    assert scenes_of(paths) == [drawn[11], drawn[3]]
+    with pytest.raises(ValueError, match="no complete scenes"):
+        scenes_of([tmp_path / "elsewhere" / "images" / "scene_00000.png"])
 
 
 def test_a_complete_folder_is_left_alone(tmp_path):

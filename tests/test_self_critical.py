@@ -18,6 +18,7 @@ from satlib.self_critical import (
     said,
     train_on_reward,
 )
+from satlib.training import Iterations
 
 WORD_MAP = {"<pad>": 0, "a": 1, "b": 2, "<start>": 3, "<end>": 4, "<unk>": 5}
 
@@ -137,14 +138,12 @@ def test_an_epoch_raises_the_reward(decoder):
     lengths = torch.full((8,), 4)
     loader = [(cells, people.flatten(0, 1), lengths)] * 30
     optimizer = torch.optim.Adam(decoder.parameters(), lr=0.02)
-    reward, steps = CiderReward(people), []
-    found = [
-        train_on_reward(
-            loader, None, decoder, None, optimizer, epoch, reward, WORD_MAP,
-            print_freq=1000, after_step=lambda: steps.append(1),
-        )["reward"]
-        for epoch in range(3)
-    ]  # fmt: skip
+    reward, steps, found = CiderReward(people), [], []
+    settings = {"print_freq": 1000, "after_step": lambda: steps.append(1)}
+    for epoch in range(3):
+        iterations = Iterations(loader, [optimizer], epoch, **settings)
+        row = train_on_reward(iterations, None, decoder, reward, WORD_MAP)
+        found.append(row["reward"])
     assert found[2] > 2 * found[0] > 0
     assert len(steps) == 90
 

@@ -47,9 +47,8 @@ training:
 concepts: training
 bleu:
 beam_search:
-self_critical: training bleu beam_search
 validation: training bleu beam_search
-learner: encoder recurrence concepts
+self_critical: training bleu beam_search validation
 benchmark: encoder decoder recurrence training beam_search
 files:
 scenes: stickers storybook files
@@ -57,15 +56,17 @@ photographs: files
 dataset: caption_files files photographs
 batches: files
 configuration: encoder files
-fit: training concepts self_critical validation learner files scenes dataset batches
-    configuration
-captioner: beam_search learner files photographs configuration
 maps: figures files photographs
 explorer: figures maps
-grounding: training bleu learner files scenes batches configuration fit captioner
-card: caption_files bleu files configuration captioner grounding
-ablation: files configuration fit captioner card
 speed: encoder decoder training benchmark files scenes photographs dataset batches
+model: encoder decoder recurrence files configuration
+learner: training concepts model
+fit: training concepts validation self_critical files scenes dataset batches
+    configuration model learner
+captioner: beam_search files photographs configuration model
+grounding: bleu validation files scenes configuration model learner fit captioner
+card: caption_files bleu files model captioner grounding
+ablation: files configuration fit captioner card
 """
 INIT = {"__version__"}  # what may be imported from satlib itself
 MODULES = sorted(path.stem for path in tangle.ROOT.glob("satlib/[a-z]*.py"))

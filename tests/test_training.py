@@ -13,11 +13,13 @@ from torch.nn import functional as F  # noqa: N812
 from satlib.decoder import Decoder
 from satlib.training import (
     AverageMeter,
+    Iterations,
     accuracy,
     adjust_learning_rate,
     attention_penalty,
     caption_loss,
     clip_gradient,
+    encode,
     train,
 )
 
@@ -301,3 +303,43 @@ def test_each_step_starts_from_fresh_gradients():
         train([batch] * count, None, decoder, None, optimizer, 1, grad_clip=1e9)
         grads.append(decoder.fc.weight.grad.clone())
     torch.testing.assert_close(grads[1], grads[0])
+
+
+def test_an_iteration_clips_steps_and_tells():
+    """A slope of 30, cut to 2: each step of rate 0.1 goes 0.2 down."""
+    weight, places = nn.Parameter(torch.zeros(1)), []
+    optimizers = [None, torch.optim.SGD([weight], lr=0.1)]
+    iterations = Iterations(
+        [(torch.tensor([30.0]),)] * 4, optimizers, 1, grad_clip=2.0,
+        after_step=lambda: places.append(weight.item()),
+    )  # fmt: skip
+    for (slope,) in iterations:
+        iterations.learn((slope * weight).sum())
+    assert places == pytest.approx([-0.2, -0.4, -0.6, -0.8])
+
+
+def test_iterations_count_what_they_are_told(capsys):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    iterations = Iterations([[torch.zeros(1)]] * 3, [optimizer], 5, print_freq=2)
+    told = iter([(1, 4.0, 50.0), (3, 8.0, 10.0), (4, 1.0, 0.0)])
+    for _ in iterations:
+        n, loss, top5 = next(told)
+        iterations.count(n, loss=loss, top5=top5)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(
+        "epoch 5 [2/3]  loss 8.000 (7.000)  top5 10.000 (20.000)"
+    )
+    assert lines[1].startswith("epoch 5 [3/3]  loss 1.000 (4.000)  top5 0.000 (10.000)")
+    means = iterations.means()
+    assert [*means] == ["loss", "top5", "batch_time", "data_time"]
+    assert means["loss"] == 4 and means["top5"] == 10
+    assert means["batch_time"] >= means["data_time"] > 0
+
+
+@pytest.mark.parametrize("batch", [torch.ones(2, 4, 10).half(), torch.ones(2, 4, 10)])
+def test_cells_are_finished_by_the_encoder_and_images_are_encoded(batch):
+    encoder = Tail(10, 10)
+    assert torch.equal(encode(encoder, batch), encoder(batch.float()))
+    assert torch.equal(encode(None, batch), batch.float())
+    images, whole = torch.ones(2, 3, 8, 8, dtype=torch.uint8), lambda x: x + 1
+    assert torch.equal(encode(whole, images), images + 1)

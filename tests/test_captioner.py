@@ -180,11 +180,12 @@ def test_the_names_that_one_types_are_there():
 
 
 def test_the_photographs_of_a_folder(tmp_path):
-    for name in ("b.JPG", "a.png", "c.webp", "notes.txt", "d.tiff", "e"):
+    names = ["a.png", "b.JPG", "c.webp", "d.tiff", "f.jpeg", "g.tif", "h.bmp", "i.gif"]
+    for name in (*names[::-1], "notes.txt", "e"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "inner").mkdir()
     found = find_photographs(tmp_path)
-    assert found == [tmp_path / name for name in ("a.png", "b.JPG", "c.webp", "d.tiff")]
+    assert found == [tmp_path / name for name in names]
     assert find_photographs(str(tmp_path / "notes.txt")) == [tmp_path / "notes.txt"]
     with pytest.raises(
         ValueError, match=r"no photograph in this folder \(\.jpg \.jpeg"

@@ -213,3 +213,16 @@ def test_a_captioner_is_what_its_checkpoint_says(tmp_path):
     checkpoint["config"]["length_power"] = 1.5
     torch.save(checkpoint, tmp_path / "new.pt")
     assert load_captioner(tmp_path / "new.pt").length_power == 1.5
+
+
+def test_a_frozen_encoder_is_the_pretrained_one(captioner, pictures, tmp_path):
+    """Its weights are not in the checkpoint."""
+    sizes = {"attention_dim": 16, "embed_dim": 16, "decoder_dim": 32}
+    config = sizes | {"encoder": "efficientnet_lite0", "stage": 5, "image_size": 64}
+    checkpoint = {"config": config, "word_map": captioner.word_map}
+    checkpoint["decoder"] = captioner.decoder.state_dict()
+    torch.save(checkpoint, tmp_path / "best.pt")
+    loaded = load_captioner(tmp_path / "best.pt")
+    torch.testing.assert_close(loaded.look(pictures), captioner.look(pictures))
+    found = [str(caption) for caption in loaded.caption(pictures)]
+    assert found == [str(caption) for caption in captioner.caption(pictures)]

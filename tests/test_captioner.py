@@ -6,7 +6,7 @@ import torch
 from conftest import spotted, tiny_captioner
 
 import satlib
-from satlib.captioner import SHIPPED, load_captioner
+from satlib.captioner import SHIPPED, find_photographs, load_captioner
 
 
 @torch.no_grad()
@@ -156,7 +156,7 @@ def test_a_single_photograph_is_refused(captioner, pictures, tmp_path):
     assert len(many) == len(pictures)
 
 
-def test_without_a_path_the_captioner_that_ships(monkeypatch):
+def test_without_a_path_the_captioner_that_ships():
     captioner = load_captioner()
     assert captioner.word_map["<pad>"] == 0 and len(captioner.word_map) > 2000
     assert SHIPPED.name == "captioner.pt"
@@ -177,3 +177,52 @@ def test_the_names_that_one_types_are_there():
         assert name == "__version__" or value.__module__.startswith("satlib.")
     with pytest.raises(AttributeError, match="'satlib' has no attribute 'caption'"):
         satlib.caption  # noqa: B018
+
+
+def test_the_photographs_of_a_folder(tmp_path):
+    names = ["a.png", "b.JPG", "c.webp", "d.tiff", "f.jpeg", "g.tif", "h.bmp", "i.gif"]
+    for name in (*names[::-1], "notes.txt", "e"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "inner").mkdir()
+    found = find_photographs(tmp_path)
+    assert found == [tmp_path / name for name in names]
+    assert find_photographs(str(tmp_path / "notes.txt")) == [tmp_path / "notes.txt"]
+    with pytest.raises(
+        ValueError, match=r"no photograph in this folder \(\.jpg \.jpeg"
+    ):
+        find_photographs(tmp_path / "inner")
+    with pytest.raises(
+        FileNotFoundError, match="nowhere: there is no photograph or fo"
+    ):
+        find_photographs(tmp_path / "nowhere")
+
+
+def test_a_captioner_is_what_its_checkpoint_says(tmp_path):
+    """Sizes, weights of the encoder, and choices that were made before there were."""
+    captioner = load_captioner()
+    checkpoint = torch.load(SHIPPED, weights_only=True)
+    for part in ("encoder", "decoder"):
+        own = getattr(captioner, part).state_dict()
+        assert own.keys() == checkpoint[part].keys()
+        for name, tensor in own.items():
+            assert torch.equal(tensor, checkpoint[part][name].float()), name
+    assert captioner.image_size == checkpoint["config"]["image_size"]
+    del checkpoint["config"]["length_power"]
+    torch.save(checkpoint, tmp_path / "old.pt")
+    assert load_captioner(str(tmp_path / "old.pt")).length_power == 0.7
+    checkpoint["config"]["length_power"] = 1.5
+    torch.save(checkpoint, tmp_path / "new.pt")
+    assert load_captioner(tmp_path / "new.pt").length_power == 1.5
+
+
+def test_a_frozen_encoder_is_the_pretrained_one(captioner, pictures, tmp_path):
+    """Its weights are not in the checkpoint."""
+    sizes = {"attention_dim": 16, "embed_dim": 16, "decoder_dim": 32}
+    config = sizes | {"encoder": "efficientnet_lite0", "stage": 5, "image_size": 64}
+    checkpoint = {"config": config, "word_map": captioner.word_map}
+    checkpoint["decoder"] = captioner.decoder.state_dict()
+    torch.save(checkpoint, tmp_path / "best.pt")
+    loaded = load_captioner(tmp_path / "best.pt")
+    torch.testing.assert_close(loaded.look(pictures), captioner.look(pictures))
+    found = [str(caption) for caption in loaded.caption(pictures)]
+    assert found == [str(caption) for caption in captioner.caption(pictures)]

@@ -9,9 +9,11 @@ import torch
 from conftest import BLUE, RED, planted_captioner, spotted
 from nltk.translate.bleu_score import corpus_bleu
 
+from satlib import grounding
 from satlib.captioner import Caption
 from satlib.configuration import Config
 from satlib.grounding import (
+    SEEDS,
     VARIANTS,
     Variant,
     blank,
@@ -366,3 +368,93 @@ def test_h_and_c_start_at_zero_and_stay_there(tiny, opened):
 
 def test_the_variants_differ_in_what_they_say():
     assert len({repr(variant) for variant in VARIANTS.values()}) == len(VARIANTS)
+
+
+@pytest.fixture
+def few_variants(monkeypatch, tmp_path):
+    """Two variants with two seeds; what is opened, trained and graded is told."""
+    told = []
+
+    def opened(variant):
+        told.append(("open", variant))
+        return variant, "parts"
+
+    def trained(variant, seed, *parts):
+        assert parts == (variant, "parts")
+        told.append((variant, seed))
+        return variant, seed
+
+    def graded(captioner, scenes, references):
+        assert (scenes, references) == (["scene"], [["reference"]])
+        hits = {"the model's": captioner[1] / 100}
+        return {"of": [*captioner], "adjective hit": hits, "noun hit": hits}
+
+    monkeypatch.setattr(grounding, "VARIANTS", {"plain": "A", "other": "B"})
+    monkeypatch.setattr(grounding, "SEEDS", (28, 29))
+    monkeypatch.setattr(grounding, "open_variant", opened)
+    monkeypatch.setattr(grounding, "train_variant", trained)
+    monkeypatch.setattr(grounding, "outcome", graded)
+    monkeypatch.setattr(grounding, "folders", lambda config: (tmp_path, tmp_path))
+    monkeypatch.setattr(grounding, "unseen_scenes", lambda config: ["scene"])
+    split = {"TEST": (["path"], [["reference"]])}
+    monkeypatch.setattr(
+        grounding, "split_photographs", lambda config, name: split[name]
+    )
+    return told
+
+
+def test_variants_are_graded_with_each_seed_and_go_on(
+    few_variants, monkeypatch, capsys
+):
+    found = grounding.grade_variants()
+    outcomes = {name: [row["of"] for row in rows] for name, rows in found.items()}
+    assert outcomes == {
+        "plain": [["A", 28], ["A", 29]],
+        "other": [["B", 28], ["B", 29]],
+    }
+    assert few_variants == [
+        *(("open", "A"), ("A", 28), ("A", 29), ("open", "B"), ("B", 28), ("B", 29))
+    ]
+    assert "other, 29: adjectives 29.0%, nouns 29.0%" in capsys.readouterr().out
+    few_variants.clear()
+    assert grounding.grade_variants() == found and few_variants == []
+    monkeypatch.setattr(grounding, "SEEDS", (28, 29, 30))  # one more is to be done
+    assert [len(rows) for rows in grounding.grade_variants().values()] == [3, 3]
+    assert few_variants == [("open", "A"), ("A", 30), ("open", "B"), ("B", 30)]
+
+
+def test_what_the_command_keeps(monkeypatch, captioner, pictures):
+    def row(word, image, attended, names):
+        row = {"word": word, "image": image, "names": names}
+        return row | {"before": 0.9, "attended": attended, "random": 0.8}
+
+    kept, scenes = {}, [make_scene(seed) for seed in (1, 2)]
+    rows = [row("a", 0, 0.7, False), row("cat", 0, 0.1, True), row("cat", 1, 0.2, True)]
+
+    def deleted(own, images, captions):
+        assert own is captioner and len(images) == len(captions) == 2
+        assert [str(caption) for caption in captions] == [
+            str(caption) for caption in captioner.caption(pictures[:2])
+        ]
+        return rows
+
+    def fitted(config):
+        assert config == Config()
+        return SimpleNamespace(best="best.pt")
+
+    loaded = {"best.pt": captioner}
+    monkeypatch.setattr(grounding, "grade_variants", lambda: {"plain": []})
+    monkeypatch.setattr(grounding, "fit", fitted)
+    monkeypatch.setattr(grounding, "load_captioner", lambda path: loaded[path])
+    monkeypatch.setattr(grounding, "unseen_scenes", lambda config: scenes)
+    monkeypatch.setattr(grounding, "deletion", deleted)
+    monkeypatch.setattr(
+        grounding, "keep_results", lambda *how, **found: kept.update(found, how=how)
+    )
+    grounding.main()
+    assert kept["how"] == ("grounding", "python -m satlib.grounding", SEEDS)
+    assert kept["variants"] == {"plain": []}
+    assert kept["deletion"] == {
+        "all words": summary(rows),
+        "names of things": summary(rows[1:]),
+    }

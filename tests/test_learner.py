@@ -7,10 +7,14 @@ import torch
 
 from satlib.batches import CaptionDataset, batches
 from satlib.captioner import load_captioner
-from satlib.configuration import Config, load_checkpoint
+from satlib.configuration import Config
 from satlib.fit import fit
 from satlib.learner import moving_average
 from satlib.validation import validate
+
+
+def load_checkpoint(path):
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def a_config(world, output, **choices):

@@ -16,9 +16,12 @@ from PIL import Image
 from satlib.tangle import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and shutil.which("npm")), reason="needs chromium and npm"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not (CHROMIUM and shutil.which("npm")), reason="needs chromium and npm"
+    ),
+    pytest.mark.timeout(300),  # the first test builds a book
+]
 PAGE = """\
     ---
     jupytext:
@@ -132,17 +135,6 @@ def shown(tab):
     return np.asarray(Image.open(io.BytesIO(bytes(source))))
 
 
-def is_frame(tab, book, picture, word, milliseconds=20_000):
-    """Wait until a map is shown; tell whether it came."""
-    expected = np.asarray(Image.open(book / f"{picture}-{word}.jpg"))
-    for _ in range(milliseconds // 50):
-        found = shown(tab)
-        if found.shape == expected.shape and (found == expected).all():
-            return True
-        tab.wait_for_timeout(50)
-    return False
-
-
 def is_pressed(tab, words, chosen, milliseconds=20_000):
     """Wait until exactly one of the words is pressed; tell whether it came to that."""
     expected = [n == chosen for n in range(words.count())]
@@ -150,6 +142,20 @@ def is_pressed(tab, words, chosen, milliseconds=20_000):
         if [w.get_attribute("aria-pressed") == "true" for w in words.all()] == expected:
             return True
         tab.wait_for_timeout(50)
+    return False
+
+
+def is_frame(tab, book, picture, word, milliseconds=20_000):
+    """Wait until a word is pressed; tell whether the map that is shown is its own."""
+    words = tab.locator(".widget-toggle-buttons:visible").nth(1).locator("button")
+    if not is_pressed(tab, words, word, milliseconds):
+        return False
+    expected = np.asarray(Image.open(book / f"{picture}-{word}.jpg"))
+    for _ in range(milliseconds // 50):
+        tab.wait_for_timeout(50)
+        found = shown(tab)
+        if found.shape == expected.shape and (found == expected).all():
+            return True
     return False
 
 

@@ -9,7 +9,8 @@ import torch
 
 from satlib import speed
 from satlib.captioner import SHIPPED
-from satlib.configuration import load_checkpoint, read_results
+from satlib.files import read_results
+from satlib.model import load_checkpoint
 from satlib.grounding import SEEDS, VARIANTS
 
 

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from satlib.fit import (
     fit,
     next_lesson,
     split_photographs,
+    teach,
     validation_line,
 )
 from satlib.learner import Learner
@@ -317,6 +319,33 @@ def test_the_average_follows_the_weights():
 def rows(lesson, key, values):
     """The history of epochs that teach a lesson and find `values` of `key`."""
     return [{"lesson": lesson, key: value} for value in values]
+
+
+class Watching:
+    """A lesson that notes the number of each epoch and the order of its images."""
+
+    def __init__(self):
+        self.seen = []
+
+    def epoch(self, learner, loader, number):
+        order = [batch[0].flatten().tolist() for batch in loader]
+        self.seen.append((number, order))
+        return {}
+
+
+def test_the_order_of_the_images_comes_from_the_seed_and_the_epoch():
+    row, lesson = torch.zeros(1, 4, dtype=torch.long), Watching()
+    dataset = [(torch.tensor([i]), row, torch.tensor([4])) for i in range(12)]
+    for seed, history in (5, []), (5, [{}]), (6, []), (5, []):
+        config = Config(seed=seed, batch_size=5)
+        learner = SimpleNamespace(config=config, history=history, lesson=lesson)
+        assert teach(learner, dataset) == {}
+    (first, one), (second, two), (third, three), (_, again) = lesson.seen
+    assert (first, second, third) == (1, 2, 1)
+    assert one == again and one != two
+    assert two == three  # seed 5, epoch 2; seed 6, epoch 1: their sums are equal
+    assert [len(batch) for batch in one] == [5, 5, 2]
+    assert sorted(sum(one, [])) == [*range(12)] != sum(one, [])
 
 
 def test_the_lessons_follow_each_other():

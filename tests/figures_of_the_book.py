@@ -10,8 +10,8 @@ import torch
 from satlib import speed
 from satlib.captioner import SHIPPED
 from satlib.files import read_results
-from satlib.model import load_checkpoint
 from satlib.grounding import SEEDS, VARIANTS
+from satlib.model import load_checkpoint
 
 
 def test_what_ships_is_small_plain_and_complete():

@@ -10,7 +10,6 @@ from satlib.captioner import load_captioner
 from satlib.configuration import Config
 from satlib.fit import fit
 from satlib.learner import moving_average
-from satlib.model import load_checkpoint
 from satlib.validation import validate
 
 

@@ -85,8 +85,8 @@ LOGGER = logging.getLogger(__name__)
 
 
 def _run_ahead(app, env, names):
-    config = env.mystnb_config
-    if config.execution_mode != "cache":
+    config = getattr(env, "mystnb_config", None)  # none without myst-nb
+    if config is None or config.execution_mode != "cache":
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the pages' own processes
     get_cache(config.execution_cache_path).list_cache_records()  # before two make it

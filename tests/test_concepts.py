@@ -98,8 +98,8 @@ def an_encoder():
 
 
 def an_epoch(loader, encoder, concepts, optimizers, **settings):
-    what = loader, encoder, concepts, *optimizers, 1, WORD_MAP
-    return train_concepts(*what, **settings)
+    iterations = Iterations(loader, optimizers, 1, **settings)
+    return train_concepts(iterations, encoder, concepts, WORD_MAP)
 
 
 def test_losses_are_the_mean_over_images():

@@ -408,7 +408,7 @@ def test_both_bleu_scores_by_nltk():
         optimizer.step()
     references = [[list(s) for s in pair] for pair in (sentences[:2], sentences[2:])]
     found = validate([(cells, captions, lengths)], None, decoder, word_map, references)
-    forced = teacher_forced_words(decoder(cells, captions, lengths), captions, lengths)
+    forced = teacher_forced_words(decoder(cells, captions, lengths))
     assert [len(row) for row in forced] == (lengths - 1).tolist()
     true = [[i for i in row if i not in (0, 4)] for row in captions.tolist()]
     expected = corpus_bleu([true[:2], true[:2], true[2:], true[2:]], forced)

@@ -8,6 +8,7 @@ import torch
 from satlib.batches import CaptionDataset, batches
 from satlib.captioner import load_captioner
 from satlib.configuration import Config
+from satlib.dataset import Files
 from satlib.fit import fit
 from satlib.learner import moving_average
 from satlib.validation import validate
@@ -52,7 +53,7 @@ def test_the_weights_kept_are_those_that_were_validated(run, name):
     (cells,) = run.folder.glob("VAL_CELLS_*.hdf5")
     base = path.stem.removeprefix("VAL_REFERENCES_")
     references = [entry["captions"] for entry in json.loads(path.read_text())]
-    dataset = CaptionDataset(run.folder, base, "VAL", cells)
+    dataset = CaptionDataset(Files(run.folder, base), "VAL", cells)
 
     def measured(decoder):
         loader = batches(dataset, 4)
@@ -106,7 +107,7 @@ def test_images_are_not_mirrored_to_validate(world, tmp_path):
     (path,) = tmp_path.glob("VAL_REFERENCES_*.json")
     references = [entry["captions"] for entry in json.loads(path.read_text())]
     base = path.stem.removeprefix("VAL_REFERENCES_")
-    loader = batches(CaptionDataset(tmp_path, base, "VAL"), 8)
+    loader = batches(CaptionDataset(Files(tmp_path, base), "VAL"), 8)
     model = captioner.encoder, captioner.decoder, captioner.word_map
     found = validate(loader, *model, references)
     assert found["loss"] == pytest.approx(run.history[0]["loss"], rel=2e-4)

@@ -167,9 +167,8 @@ def test_gradients_are_clipped_and_rewards_weighed(decoder):
     before = decoder.fc.weight.detach().clone()
     optimizer = torch.optim.SGD(decoder.parameters(), lr=1.0)
     decoder.train()
-    found = train_on_reward(
-        loader, None, decoder, None, optimizer, 1, reward, WORD_MAP, 3, grad_clip=1e-3
-    )
+    iterations = Iterations(loader, [optimizer], 1, grad_clip=1e-3)
+    found = train_on_reward(iterations, None, decoder, reward, WORD_MAP, 3)
     assert found["reward"] == pytest.approx(torch.cat(rewards).mean().item())
     assert not decoder.training  # captions are drawn, and weighed, without dropout
     step = (decoder.fc.weight - before).abs().max().item()

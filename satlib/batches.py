@@ -12,7 +12,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
-from satlib.files import digest, make_room, progress
+from satlib.dataset import Files, create_input_files
+from satlib.encoder import build_encoder
+from satlib.files import ROOT, code_digest, digest, make_room, progress
+from satlib.scenes import write_scenes
 
 
 # chapters/batches.md: One image and its captions
@@ -147,3 +150,16 @@ def _open_partial(path, key, encoder, pictures):
     file.attrs["key"] = key
     file.flush()
     return file
+
+
+# chapters/batches.md: Something to practise on
+def practice_set():
+    """Return a small training set, cached cells of drawn scenes, and its word map."""
+    folder = ROOT.parent / "data" / "runs" / f"practice-{code_digest('batches')[:8]}"
+    scenes = write_scenes(folder / "scenes", 100)
+    source = scenes / "captions.txt", scenes / "images"
+    base = create_input_files("practice", *source, folder, min_freq=1, splits=scenes)
+    files = Files(folder, base)
+    images, cells = files.path("images", "TRAIN"), folder / "TRAIN_CELLS.hdf5"
+    cache_features(build_encoder(), images, cells)
+    return CaptionDataset(files, "TRAIN", cells), files.read("wordmap")

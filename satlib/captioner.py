@@ -15,7 +15,7 @@ import satlib
 from satlib.beam_search import beam_search
 from satlib.configuration import check_choices, number
 from satlib.files import progress
-from satlib.model import choose_device, load_model
+from satlib.model import choose_device, load_model, threads_for
 from satlib.photographs import load_photograph
 
 SHIPPED = Path(satlib.__file__).resolve().parent.parent / "data" / "captioner.pt"
@@ -100,13 +100,9 @@ class Captioner:
         captions, starts = [], range(0, len(images), batch_size)
         for start in progress(starts, len(starts), "captions"):
             cells = self.look(images[start : start + batch_size])
-            found = beam_search(
-                self.decoder,
-                cells,
-                self.word_map,
-                beam_size,
-                length_power=self.length_power,
-            )
+            what = self.decoder, cells, self.word_map, beam_size
+            with threads_for(self.decoder):
+                found = beam_search(*what, length_power=self.length_power)
             captions += [caption_from(hypotheses, words) for hypotheses in found]
         return captions
 

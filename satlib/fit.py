@@ -5,6 +5,7 @@
 import json
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from satlib.configuration import Config, check_same_run, folders
 from satlib.dataset import Files, create_input_files
 from satlib.files import make_folder, write_text
 from satlib.learner import Learner
-from satlib.model import load_checkpoint, new_model, save_checkpoint
+from satlib.model import load_checkpoint, new_model, save_checkpoint, threads_for
 from satlib.scenes import write_scenes
 from satlib.self_critical import RewardLesson
 from satlib.training import adjust_learning_rate
@@ -118,9 +119,12 @@ def run_epoch(learner, files, references):
     splits = [open_dataset(config, learner.encoder, files, s) for s in ("TRAIN", "VAL")]
     row = {"epoch": len(history) + 1, "lesson": lesson.name}
     row["learning_rate"] = learner.optimizers[-1].param_groups[0]["lr"]
-    row |= {f"train_{name}": value for name, value in teach(learner, splits[0]).items()}
     loader = batches(splits[1], config.batch_size, workers=config.workers)
-    row |= lesson.examine(learner, loader, references)
+    wide = lesson.opens_encoder(config)
+    with nullcontext() if wide else threads_for(learner.decoder):
+        taught = teach(learner, splits[0])
+        row |= {f"train_{name}": value for name, value in taught.items()}
+        row |= lesson.examine(learner, loader, references)
     history.append(row | {"seconds": time.perf_counter() - start})
     print(validation_line(row), flush=True)
 

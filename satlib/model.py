@@ -2,6 +2,7 @@
 # chapters/model.md: Model: built from choices, kept in a checkpoint
 """The model: encoder, decoder and word map, from choices or from a checkpoint."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,6 +74,21 @@ def choose_device():
     if torch.accelerator.is_available():
         return torch.accelerator.current_accelerator()
     return torch.device("cpu")
+
+
+# chapters/model.md: From choices to layers
+SMALL = 512  # hidden units: a decoder with fewer has small products
+
+
+@contextmanager
+def threads_for(decoder):
+    """Compute on one thread in a `with` block if the decoder's products are small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if decoder.decode_step.hidden_size < SMALL else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # chapters/model.md: Checkpoints

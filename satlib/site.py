@@ -80,7 +80,7 @@ def _drop_doubles(app, pagename, templatename, context, doctree):
 
 
 # chapters/site.md: Pages that run side by side
-TRAINS = "chapters/fit"
+MAKERS = {"chapters/fit": "satlib.fit import", "chapters/batches": "practice_set"}
 LOGGER = logging.getLogger(__name__)
 
 
@@ -90,11 +90,15 @@ def _run_ahead(app, env, names):
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the pages' own processes
     get_cache(config.execution_cache_path).list_cache_records()  # before two make it
-    late = [n for n in names if n != TRAINS and "satlib.fit import" in _text(env, n)]
-    early = sorted({*names} - {*late}, key=lambda name: (name != TRAINS, name))
+    late = [name for name in names if name not in MAKERS and _waits(env, name)]
+    early = sorted({*names} - {*late}, key=lambda name: (name not in MAKERS, name))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for group in (early, late):
             list(pool.map(partial(_run, env), group))
+
+
+def _waits(env, name):
+    return any(made in _text(env, name) for made in MAKERS.values())
 
 
 def _text(env, name):

@@ -269,8 +269,9 @@ def test_a_page_says_which_module_it_writes(tmp_path):
 def test_pages_run_ahead_and_those_that_show_the_captioner_wait_for_it(
     tmp_path, monkeypatch
 ):
-    uses = "from satlib.fit import fit\n"
-    pages = {"chapters/a": uses, "chapters/b": "", "chapters/fit": "", "chapters/z": ""}
+    pages = {"a": "from satlib.fit import fit\n", "b": "", "batches": "practice_set"}
+    pages |= {"c": "practice_set()", "fit": "", "z": ""}
+    pages = {f"chapters/{name}": text for name, text in pages.items()}
     (tmp_path / "chapters").mkdir()
     for name, text in pages.items():
         (tmp_path / f"{name}.md").write_text(text)
@@ -284,7 +285,7 @@ def test_pages_run_ahead_and_those_that_show_the_captioner_wait_for_it(
     monkeypatch.setattr(site.os, "cpu_count", lambda: 1)
     monkeypatch.setattr(site, "_run", lambda env, name: ran.append(name))
     site._run_ahead(None, env, [*pages])
-    assert ran == [f"chapters/{name}" for name in ("fit", "b", "z", "a")]
+    assert ran == [f"chapters/{name}" for name in ("batches", "fit", *"bzac")]
     assert os.environ["OMP_NUM_THREADS"] == "1"
 
     config.execution_mode = "off"

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from satlib.configuration import Config
+from satlib.decoder import Decoder
 from satlib.encoder import build_encoder
 from satlib.model import (
+    SMALL,
     build_decoder,
     choose_device,
     encoder_of,
@@ -17,6 +19,7 @@ from satlib.model import (
     load_model,
     new_model,
     save_checkpoint,
+    threads_for,
 )
 
 WORD_MAP = {"<pad>": 0, "cat": 1, "<start>": 2, "<end>": 3, "<unk>": 4}
@@ -136,3 +139,17 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, content):
         load_checkpoint(path)
     with pytest.raises(FileNotFoundError):
         load_checkpoint(tmp_path / "none.pt")
+
+
+def test_small_products_get_one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for size, threads in ((SMALL - 1, 1), (SMALL, 2)):
+            decoder = Decoder(2, 2, size, 5, encoder_dim=2)
+            with pytest.raises(KeyError), threads_for(decoder):
+                assert torch.get_num_threads() == threads
+                raise KeyError
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -54,7 +54,7 @@ files:
 scenes: stickers storybook files
 photographs: files
 dataset: caption_files files photographs
-batches: files
+batches: encoder files scenes dataset
 configuration: encoder files
 maps: figures files photographs
 explorer: figures maps

@@ -124,11 +124,15 @@ def page(book, chromium, width, colours):
 
 
 def shown(tab):
-    """The map that is shown, as an array."""
-    images = tab.locator("img.widget-image:visible")
-    source = images.nth(images.count() - 1).evaluate(
-        """async image => {
-            const data = await (await fetch(image.src)).arrayBuffer();
+    """The map that is shown when the page has come to rest, as an array."""
+    source = tab.evaluate(
+        """async () => {
+            const frame = () => new Promise(requestAnimationFrame);
+            await frame();
+            await frame();
+            const images = [...document.querySelectorAll("img.widget-image")];
+            const last = images.filter(image => image.offsetParent).at(-1);
+            const data = await (await fetch(last.src)).arrayBuffer();
             return Array.from(new Uint8Array(data));
         }"""
     )

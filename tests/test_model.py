@@ -11,7 +11,6 @@ from satlib.configuration import Config
 from satlib.decoder import Decoder
 from satlib.encoder import build_encoder
 from satlib.model import (
-    SMALL,
     build_decoder,
     choose_device,
     encoder_of,
@@ -145,7 +144,7 @@ def test_small_products_get_one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        for size, threads in ((SMALL - 1, 1), (SMALL, 2)):
+        for size, threads in ((511, 1), (512, 2)):
             decoder = Decoder(2, 2, size, 5, encoder_dim=2)
             with pytest.raises(KeyError), threads_for(decoder):
                 assert torch.get_num_threads() == threads

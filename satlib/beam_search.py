@@ -39,7 +39,7 @@ def speak(decoder, cells, word_map, choose, count=1, max_length=50):
     rows = live.new_full((len(live), max_length + 1), word_map["<pad>"])
     rows[:, 0] = word_map["<start>"]
     for t in range(max_length):
-        vectors, image = decoder.embedding(rows[live, t]), live // count
+        vectors, image = decoder.vectors(rows[live, t]), live // count
         *state, _, _ = decoder.step(vectors, *state, memory, image)
         words = choose(speakable(decoder.fc(state[0]), word_map, t == 0))
         rows[live, t + 1] = words
@@ -126,7 +126,7 @@ def search(decoder, cells, word_map, beam_size, max_length):
     live = torch.ones_like(words, dtype=torch.bool)
     steps = []
     for t in range(max_length):
-        vectors, image = decoder.embedding(words[live]), live.nonzero()[:, 0]
+        vectors, image = decoder.vectors(words[live]), live.nonzero()[:, 0]
         *state, alphas, gates = decoder.step(vectors, *state, memory, image)
         log_probs = speakable(decoder.fc(state[0]), word_map, t == 0)
         likely = proposals(log_probs, live, max(beam_size, RIVALS + 1), pad)

@@ -168,7 +168,8 @@ def products(sizes, batch_sizes):
     found += [(n, p, c, a), (n, c, p, a)] if c < p else []  # pooling the keys
     found += 2 * [(1, n, d, h), (1, h, n, d)]  # the first state
     found += [(1, w, h, v), (1, w, v, h), (1, v, w, h)]  # word scores
-    layers = (h, a), (h, d), (h, 4 * h), (e + d, 4 * h)  # query, gate, the LSTM's two
+    found += [(1, w, e, 4 * h), (1, w, 4 * h, e), (1, 4 * h, w, e)]  # words' half
+    layers = (h, a), (h, d), (h, 4 * h), (d, 4 * h)  # query, gate, the LSTM's two
     found += [(1, o, w, i) for i, o in layers]  # gradients of the shared weights
     for b in batch_sizes:
         found += [(1, b, i, o) for i, o in layers] + [(1, b, o, i) for i, o in layers]

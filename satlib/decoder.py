@@ -78,6 +78,10 @@ class Decoder(nn.Module):
         mean = cells.mean(1) if self.pool is None else self.pool.mean(0) @ cells
         return self.init_h(mean), self.init_c(mean)
 
+    def vectors(self, words):
+        """Return E y, what a step takes of words (R,): (R, E)."""
+        return self.embedding(words)
+
     def step(self, words, hidden, cell_state, memory, image):
         """Take one step: equation (decoder-step).
 
@@ -104,13 +108,14 @@ class Decoder(nn.Module):
         per_image = len(captions) // len(encoder_out)
         memory = self.remember(encoder_out)
         state = [s.repeat_interleave(per_image, 0) for s in self.start(encoder_out)]
-        words, images = self.embedding(captions[caption, step]), caption // per_image
+        words, images = self.vectors(captions[caption, step]), caption // per_image
         rows = left.sum(1).tolist()  # of each step
         hiddens, alphas = [], []
         parts = zip(words.split(rows), images.split(rows), strict=True)
         for t, (of_step, image) in enumerate(parts):
             if len(image) < len(state[0]):
-                state = [s[left[t, left[t - 1]]] for s in state]
+                stay = left[t, left[t - 1]].nonzero().squeeze(1)
+                state = [s.index_select(0, stay) for s in state]
             *state, alpha, _ = self.step(of_step, *state, memory, image)
             hiddens.append(state[0])
             alphas.append(alpha)

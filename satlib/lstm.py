@@ -26,8 +26,15 @@ class LSTMCell(nn.Module):
 
     def project(self, x, hidden):
         """Return the pre-activations: (B, I), (B, H) -> (B, 4H)."""
-        from_x = nn.functional.linear(x, self.weight_ih, self.bias_ih)
-        return from_x + nn.functional.linear(hidden, self.weight_hh, self.bias_hh)
+        return self.from_input(x) + self.from_hidden(hidden)
+
+    def from_input(self, x):
+        """Return the input's part of them: (B, I) -> (B, 4H)."""
+        return nn.functional.linear(x, self.weight_ih, self.bias_ih)
+
+    def from_hidden(self, hidden):
+        """Return the hidden state's part of them: (B, H) -> (B, 4H)."""
+        return nn.functional.linear(hidden, self.weight_hh, self.bias_hh)
 
     @staticmethod
     def gates(pre_activations):

@@ -3,7 +3,6 @@
 """Operations whose operands all steps of a recurrence share, with one gradient each."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from itertools import groupby
 from typing import NamedTuple
@@ -12,11 +11,11 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
-from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from satlib.attention import Attention
 from satlib.decoder import Decoder
+from satlib.lstm import LSTMCell
 
 
 # chapters/recurrence.md: The gradient of a shared weight
@@ -77,6 +76,15 @@ FEW = 64  # rows for which a product with a large matrix is faster transposed
 
 class SharedLinear(Shared):
     """A linear layer, weight (O, I) and bias (O,) or None, that all steps apply."""
+
+    def __init__(self, weight, bias=None):
+        super().__init__(*[tensor for tensor in (weight, bias) if tensor is not None])
+        self.out_features, self.in_features = weight.shape
+
+    @classmethod
+    def of(cls, layer):
+        """Make one of an `nn.Linear`."""
+        return cls(layer.weight, layer.bias)
 
     def __call__(self, x):
         """Return the layer's outputs (R, O) for inputs (R, I)."""
@@ -304,41 +312,41 @@ class Rows(NamedTuple):
 
 # chapters/recurrence.md: The decoder on top of them
 class SharedAttention(Attention):
-    """An `Attention` that also takes functions of the rows for keys and regions."""
+    """The `Attention` of a decoder for one batch, its keys and regions functions."""
 
     def __init__(self, attention):
         nn.Module.__init__(self)
-        for name, layer in attention.named_children():
-            self.add_module(name, layer)
+        self.decoder_att = SharedLinear.of(attention.decoder_att)
+        self.full_att = attention.full_att
 
     def scores(self, keys, query):
-        """Return e (R, P); `keys` is a function of the query, or a tensor."""
-        if isinstance(keys, torch.Tensor):
-            return super().scores(keys, query)
+        """Return e (R, P); `keys` is a function of queries (R, A)."""
         return keys(query) + self.full_att.bias
 
     def context(self, alpha, regions):
-        """Return z (R, D); `regions` is a function of alpha, or a tensor."""
-        if isinstance(regions, torch.Tensor):
-            return super().context(alpha, regions)
+        """Return z (R, D); `regions` is a function of alpha (R, P)."""
         return regions(alpha)
 
 
 # chapters/recurrence.md: The decoder on top of them
-class SharedLayers(TorchFunctionMode):
-    """While it is on, linear layers with these weights are shared operations.
+class SharedCell(LSTMCell):
+    """The `LSTMCell` of a decoder for one batch; of words it takes their products.
 
-    `layers` are pairs of weight (O, I) and bias (O,).
+    `context` is the width of the context, the last part of the input.
     """
 
-    def __init__(self, *layers):
-        super().__init__()
-        self.shared = {id(layer[0]): SharedLinear(*layer) for layer in layers}
+    def __init__(self, cell, context):
+        nn.Module.__init__(self)
+        self.hidden_size = cell.hidden_size
+        self.parts = 4 * cell.hidden_size, context
+        self.input_size = sum(self.parts)
+        self.of_context = SharedLinear(cell.weight_ih[:, -context:])
+        self.from_hidden = SharedLinear(cell.weight_hh, cell.bias_hh)
 
-    def __torch_function__(self, function, types, arguments=(), named=None):
-        if function is F.linear and id(arguments[1]) in self.shared:
-            return self.shared[id(arguments[1])](arguments[0])
-        return function(*arguments, **(named or {}))
+    def from_input(self, x):
+        """Return the input's part of the pre-activations: (B, 4H + D) -> (B, 4H)."""
+        products, context = x.split(self.parts, dim=1)
+        return products + self.of_context(context)
 
 
 # chapters/recurrence.md: The decoder on top of them
@@ -347,7 +355,9 @@ class SharedMemory(NamedTuple):
 
     keys: Rows  # queries (R, A) -> scores (R, P)
     regions: Rows  # alpha (R, P) -> context (R, D)
-    layers: SharedLayers
+    attention: SharedAttention
+    f_beta: SharedLinear
+    decode_step: SharedCell
 
 
 class FastDecoder(Decoder):
@@ -356,21 +366,10 @@ class FastDecoder(Decoder):
     Its scores, maps and gradients are the decoder's, within rounding.
     """
 
-    def __init__(self, *sizes, **choices):
-        super().__init__(*sizes, **choices)
-        self.attention = SharedAttention(self.attention)
-
     def remember(self, cells):
         """Return the `SharedMemory` of images with cells (B, C, D)."""
         if not Notes.available:
             return super().remember(cells)
-        query, cell = self.attention.decoder_att, self.decode_step
-        layers = SharedLayers(
-            (query.weight, query.bias),
-            (self.f_beta.weight, self.f_beta.bias),
-            (cell.weight_ih, cell.bias_ih),
-            (cell.weight_hh, cell.bias_hh),
-        )
         keys, sums = self.attention.keys(cells), SharedContext(cells)
         if self.pool is None:
             context = sums
@@ -380,11 +379,23 @@ class FastDecoder(Decoder):
             def context(alpha, image):
                 return sums(alpha @ self.pool, image)
 
-        scores = SharedScores(keys, self.attention.full_att.weight[0])
-        return SharedMemory(Rows(scores), Rows(context), layers)
+        return SharedMemory(
+            Rows(SharedScores(keys, self.attention.full_att.weight[0])),
+            Rows(context),
+            SharedAttention(self.attention),
+            SharedLinear.of(self.f_beta),
+            SharedCell(self.decode_step, cells.shape[2]),
+        )
+
+    def vectors(self, words):
+        """Return the words' half (R, 4H) of the LSTM's input product for ids (R,)."""
+        vectors, cell = super().vectors(words), self.decode_step
+        if not Notes.available:
+            return vectors
+        half = cell.weight_ih[:, : vectors.shape[1]]
+        return F.linear(vectors, half, cell.bias_ih)
 
     def step(self, words, hidden, cell_state, memory, image):
-        """Take a step, as `Decoder.step` does."""
-        layers = getattr(memory, "layers", nullcontext())
-        with layers:
-            return super().step(words, hidden, cell_state, memory, image)
+        """Take a step: `Decoder.step`, with the layers of the memory."""
+        layers = memory if isinstance(memory, SharedMemory) else self
+        return Decoder.step(layers, words, hidden, cell_state, memory, image)

@@ -260,20 +260,6 @@ def test_the_engine_has_the_call():
     assert recurrence.Notes.available
 
 
-def test_layers_are_shared_only_while_a_step_is_taken():
-    plain, fast = two_decoders(None)
-    cells, *_ = a_batch(2, 1, 4, seed=0)
-    memory = fast.remember(cells)
-    linear = memory.layers.shared[id(fast.f_beta.weight)]
-    hidden = torch.randn(3, 7, dtype=torch.float64, requires_grad=True)
-    fast.f_beta(hidden).sum().backward()
-    assert not linear.notes
-    with memory.layers:
-        inside = fast.f_beta(hidden)
-    assert type(inside.grad_fn).__name__ == "_LinearStepBackward"
-    torch.testing.assert_close(inside, plain.f_beta(hidden))
-
-
 TAUGHT = {
     "attention": ["keys", "query", "alpha"],
     "lstm": ["project", "gates", "update", "forward"],

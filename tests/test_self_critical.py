@@ -68,7 +68,7 @@ def test_captions_are_drawn_by_their_probability(decoder):
     assert ((rows != 0).sum(1) == lengths).all()
     assert not torch.isin(rows[:, 1:], torch.tensor([3, 5])).any()
     memory, state = decoder.remember(cells), decoder.start(cells)
-    start = decoder.embedding(torch.tensor([3]))
+    start = decoder.vectors(torch.tensor([3]))
     hidden = decoder.step(start, *state, memory, torch.tensor([0]))[0]
     first = speakable(decoder.fc(hidden), WORD_MAP, True).exp()[0]
     drawn = torch.bincount(rows[:, 1], minlength=6) / len(rows)
@@ -79,7 +79,7 @@ def chance(decoder, cells, row):
     """The probability of drawing a row of ids, word by word."""
     memory, state, p = decoder.remember(cells), decoder.start(cells), 1.0
     for t, (word, following) in enumerate(itertools.pairwise(row)):
-        inputs = decoder.embedding(torch.tensor([word]))
+        inputs = decoder.vectors(torch.tensor([word]))
         *state, _, _ = decoder.step(inputs, *state, memory, torch.tensor([0]))
         p = p * speakable(decoder.fc(state[0]), WORD_MAP, t == 0).exp()[0, following]
     return p

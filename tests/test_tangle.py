@@ -39,7 +39,7 @@ attention:
 lstm:
 initialization:
 decoder: attention lstm initialization
-recurrence: attention decoder
+recurrence: attention lstm decoder
 stickers:
 storybook: stickers
 caption_files:

@@ -88,21 +88,6 @@ def training_step(forward, optimizer, *batch):
 
 
 # chapters/benchmark.md: A training step, saving by saving
-class KeysEachStep(Decoder):
-    """The decoder without a memory of its keys: the textbook's, context as product."""
-
-    def remember(self, cells):
-        """Return the regions, in the place of the keys too."""
-        return Memory(self.pool @ cells, self.pool @ cells)
-
-    def step(self, words, hidden, cell_state, memory, image):
-        """Take a step, with keys computed for it alone."""
-        keys = self.attention.keys(memory.keys[image])
-        memory = Memory(keys, memory.regions[image])
-        row = torch.arange(len(image))
-        return super().step(words, hidden, cell_state, memory, row)
-
-
 class OverCells(Decoder):
     """The decoder with the products of keys and context over the cells."""
 
@@ -129,7 +114,6 @@ def with_layers_of(decoder, form):
 
 # chapters/benchmark.md: A training step, saving by saving
 FORMS = {
-    "context as a product": KeysEachStep,
     "keys once per image": Decoder,
     "products over cells": OverCells,
 }

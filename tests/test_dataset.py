@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from satlib import dataset
 from satlib.caption_files import SPLITS, read_captions, read_splits
 from satlib.dataset import (
     Files,
@@ -550,3 +551,12 @@ def test_repeats_are_drawn_among_all(example):
     captions, random = [["a"], ["b"]], np.random.RandomState(0)
     more = [choose_captions(captions, 6, random)[2:] for _ in range(20)]
     assert {c[0] for chosen in more for c in chosen} == {"a", "b"}
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_room_is_asked_for_squares_of_the_size_chosen(example, monkeypatch):
+    asked = []
+    (example / "out").mkdir()
+    monkeypatch.setattr(dataset, "make_room", lambda *what: asked.append(what))
+    create(example, image_size=40, splits={"train": ["img1.jpg"]})
+    assert asked == [(example / "out", 1, 3 * 40 * 40)]

@@ -307,6 +307,15 @@ def test_words_of_one_image_are_no_independent_evidence():
     assert often == pytest.approx(once)
 
 
+def test_an_interval_is_the_same_each_time():
+    values = np.random.default_rng(0).random(40).tolist()
+    rows = [
+        {"image": n, "word": "x", "before": 1.0, "attended": value, "random": 1.0}
+        for n, value in enumerate(values)
+    ]
+    assert summary(rows) == summary(rows) != summary(rows, seed=1)
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A tiny run on forty scenes."""

@@ -3,6 +3,7 @@
 """Operations whose operands all steps of a recurrence share, with one gradient each."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import NamedTuple
@@ -300,7 +301,8 @@ class _ScoresStep(torch.autograd.Function):
 
 
 # chapters/recurrence.md: The decoder on top of them
-class Rows(NamedTuple):
+@dataclass(frozen=True)
+class Rows:
     """A function of rows; `rows[image]` is the function for rows of these images."""
 
     function: Callable

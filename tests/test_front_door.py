@@ -4,7 +4,7 @@ import ast
 import inspect
 import re
 from pathlib import Path
-from types import NoneType, UnionType
+from types import NoneType
 from typing import get_args, get_type_hints
 
 import pytest
@@ -63,7 +63,7 @@ def test_an_editor_knows_what_a_function_returns_and_takes(function, kind):
         if default is not parameter.empty and name in hints:
             kinds = get_args(hints[name]) or (hints[name],)
             assert type(default) in kinds, name
-            assert (default is None) <= isinstance(hints[name], UnionType)
+            assert (default is None) <= (NoneType in get_args(hints[name]))
         assert name in hints or default is parameter.empty, name
 
 

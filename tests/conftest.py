@@ -61,6 +61,18 @@ def flickr(tmp_path_factory):
     return folder
 
 
+class Pixels(torch.nn.Linear):
+    """An encoder whose cells are made of pixels; it tells images from cached cells."""
+
+    def forward(self, images):
+        assert images.dtype == torch.uint8
+        return super().forward(images.flatten(2).transpose(1, 2).float() / 255)
+
+    def finish(self, cells):
+        assert cells.dtype == torch.float32
+        return super().forward(cells)
+
+
 SENTENCES = {  # of the scenes with these seeds
     1: "a red cat sits here",
     2: "here sits a blue ball",

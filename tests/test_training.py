@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from conftest import Pixels
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -259,25 +260,13 @@ def test_both_optimisers_move_their_weights():
     assert train(a_loader(), None, decoder, None, optimizers[1], epoch=2)["loss"] > 0
 
 
-class Eyes(nn.Linear):
-    """An encoder that tells images, bytes, from what is cached of them."""
-
-    def forward(self, images):
-        assert images.dtype == torch.uint8
-        return super().forward(images.flatten(2).transpose(1, 2).float() / 255)
-
-    def finish(self, cells):
-        assert cells.dtype == torch.float32
-        return super().forward(cells)
-
-
 def test_images_and_cached_halves_train_alike():
     images = torch.randint(0, 256, (2, 3, 2, 2), generator=torch.Generator()).byte()
     cached = images.flatten(2).transpose(1, 2).float() / 255
     found = []
     for inputs in (images, cached):
         torch.manual_seed(0)
-        encoder, decoder = Eyes(3, 10), a_decoder()
+        encoder, decoder = Pixels(3, 10), a_decoder()
         optimizers = [
             torch.optim.SGD(m.parameters(), lr=0.1) for m in (encoder, decoder)
         ]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import Pixels
 from nltk.translate.bleu_score import corpus_bleu
 from torch import nn
 
@@ -101,18 +102,6 @@ def test_validating_twice_gives_the_same(model):
         for _ in range(2)
     ]
     assert found[0] == found[1]
-
-
-class Pixels(nn.Linear):
-    """An encoder whose cells are made of four pixels; it opens nothing to learning."""
-
-    def forward(self, images):
-        assert images.dtype == torch.uint8
-        return super().forward(images.flatten(2).transpose(1, 2).float() / 255)
-
-    def finish(self, cells):
-        assert cells.dtype == torch.float32
-        return super().forward(cells)
 
 
 def test_images_and_cached_cells_are_measured_alike(model):

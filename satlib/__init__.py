@@ -3,7 +3,9 @@
 The names that one types most are here: `satlib.load_captioner`, `satlib.explore`, …
 """
 
+import sys
 from importlib import import_module
+from importlib.util import spec_from_loader
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors; otherwise each is imported when it is first used
@@ -31,3 +33,30 @@ def __getattr__(name):
     if name in _HOMES:
         return getattr(import_module(f"satlib.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'satlib' has no attribute {name!r}")
+
+
+class _OldNames:
+    """Import a module that has another name now under the name that it had."""
+
+    names = {
+        "satlib.captions": "satlib.caption_files",
+        "satlib.features": "satlib.batches",
+        "satlib.session": "satlib.learner",
+        "satlib.shared": "satlib.recurrence",
+        "satlib.views": "satlib.maps",
+    }
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return spec_from_loader(name, cls) if name in cls.names else None
+
+    @staticmethod
+    def create_module(spec):
+        return None
+
+    @classmethod
+    def exec_module(cls, module):
+        sys.modules[module.__name__] = import_module(cls.names[module.__name__])
+
+
+sys.meta_path.append(_OldNames)

@@ -1,6 +1,6 @@
 # Written by `python -m satlib.tangle` from chapters/tangle.md: edit that.
 # chapters/tangle.md: Reading a chapter
-"""Write `satlib/` and the page of names from the chapters, or check them."""
+"""Write `satlib/` and the pages of names and faults, or check them."""
 
 import argparse
 import ast
@@ -100,11 +100,15 @@ imported from `satlib.decoder`.
 PLAIN = re.compile(r"(`[^`]*`)|([<\[*$|])")
 
 
+def _plain(text):
+    return PLAIN.sub(lambda match: match[1] or "\\" + match[2], text)
+
+
 # chapters/tangle.md: The page of names
 def page_of_names(modules):
     """Return the page that lists what `modules`, sources by path, define."""
     names = [
-        (name, path.stem, PLAIN.sub(lambda m: m[1] or "\\" + m[2], what))
+        (name, path.stem, _plain(what))
         for path, source in modules.items()
         for name, what in defined_names(source)
     ]
@@ -119,6 +123,45 @@ def page_of_names(modules):
     return "\n".join(lines)
 
 
+# chapters/tangle.md: The page of faults
+FAULTS = """\
+% Written by `python -m satlib.tangle` from the tests: edit them.
+
+# Faults: what is thrown at the library, and what happens
+
+Each row is a test, many of them with several inputs: `pytest -k "fault or fuzz"` throws
+them all, and inputs made at random, too, and processes that are killed or that start
+together; its last line says how many there were. The last column names a test of the
+file that stands above the table.
+"""
+TABLE = "| What is thrown at it | What happens | Test |\n| --- | --- | --- |"
+
+
+def page_of_faults(tests):
+    """Return the page that lists what `tests`, sources by path, throw at the library.
+
+    Raises TangleError where a test does not say what it throws and what happens.
+    """
+    lines = [FAULTS]
+    for path, source in tests.items():
+        module = ast.parse(source)
+        kind = _summary(module).rstrip(".")
+        lines += [f"## {kind}\n", f"`tests/{path.name}`\n", TABLE]
+        for test in module.body:
+            if isinstance(test, ast.FunctionDef) and test.name.startswith("test_"):
+                thrown, colon, happens = _summary(test).partition(": ")
+                if not colon:
+                    raise TangleError(f"{path}: {test.name} says not what happens")
+                lines.append(f"| {thrown} | {happens} | `{test.name}` |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _summary(node):
+    first = (ast.get_docstring(node) or "").partition("\n\n")[0]
+    return re.sub(r"(?<!\\)\|", r"\|", _plain(" ".join(first.split())))
+
+
 # chapters/tangle.md: Writing the modules
 def tangle(root=ROOT):
     """Map the path of all that the chapters under `root` write to its text."""
@@ -128,7 +171,12 @@ def tangle(root=ROOT):
         if cells:
             path = root / "satlib" / f"{chapter.stem}.py"
             modules[path] = HEADER.format(chapter.stem) + "\n\n\n".join(cells) + "\n"
-    return modules | {root / "chapters" / "names.md": page_of_names(modules)}
+    pages = {root / "chapters" / "names.md": page_of_names(modules)}
+    tests = sorted((root / "tests").glob("test_faults_*.py"))
+    if tests:
+        sources = {path: path.read_text(encoding="utf-8") for path in tests}
+        pages[root / "chapters" / "faults.md"] = page_of_faults(sources)
+    return modules | pages
 
 
 # chapters/tangle.md: Writing the modules

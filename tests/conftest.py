@@ -1,6 +1,7 @@
 """A tiny captioned world for tests: flat pictures, captions that name the colour."""
 
 import os
+from collections import Counter
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only wait
 
@@ -14,6 +15,28 @@ from satlib.decoder import Decoder  # noqa: E402
 from satlib.encoder import Encoder, build_encoder  # noqa: E402
 from satlib.scenes import draw, make_scene  # noqa: E402
 from satlib.training import caption_loss  # noqa: E402
+
+TRIED = pytest.StashKey()
+
+
+def pytest_configure(config):
+    config.stash[TRIED] = Counter()
+
+
+@pytest.fixture(scope="session")
+def tried(request):
+    """How many of each kind of thing were tried: the last line of a run tells it."""
+    return request.config.stash[TRIED]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    passed = terminalreporter.getreports("passed")
+    faults = sum("/test_faults_" in f"/{report.nodeid}" for report in passed)
+    counts = {"faults": faults} | config.stash[TRIED]
+    told = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
+    if told:
+        terminalreporter.write_line(f"tried: {told}")
+
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
 

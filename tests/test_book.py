@@ -226,7 +226,7 @@ def parts():
 
 PAGES = [page for _, _, pages in parts() for page in pages]
 COURSE = [page for _, numbered, pages in parts() if numbered for page in pages]
-BACK = parts()[-1][2]  # glossary, names, bibliography
+BACK = parts()[-1][2]  # glossary, names, faults, bibliography
 
 
 def test_every_page_is_in_the_table_of_contents():

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 from types import NoneType
 from typing import get_args, get_type_hints
@@ -40,6 +41,11 @@ def test_editors_see_the_same_names_in_the_same_modules():
 def test_a_name_that_is_not_there_is_refused_by_name():
     with pytest.raises(AttributeError, match="no attribute 'load_captoner'"):
         satlib.__getattr__("load_captoner")
+
+
+@pytest.mark.parametrize(("old", "new"), satlib._OldNames.names.items())
+def test_a_module_is_found_under_the_name_that_it_had(old, new):
+    assert import_module(old) is import_module(new)
 
 
 GIVES = {

@@ -207,6 +207,30 @@ def test_the_page_of_names_has_all_classes_and_functions_and_nothing_else():
     assert len(defined) > 200 and defined <= set(listed)
 
 
+def test_the_page_of_faults(project, capsys):
+    tests = project.root / "tests"
+    tests.mkdir()
+    (tests / "test_faults_wolves.py").write_text(
+        '"""Wolves | dogs.\n\nMore."""\ndef test_a_wolf(door):\n'
+        '    """A `wolf|dog` at the <door>\n    at night: it stays out."""\n'
+        "def helper():\n    pass\n"
+    )
+    (tests / "test_others.py").write_text("def test_a_sheep():\n    pass\n")
+    page = project.root / "chapters" / "faults.md"
+    assert project.main("--check") == 1 and not page.exists()
+    assert "chapters/faults.md is not what" in capsys.readouterr().out
+    assert project.main() == 0 == project.main("--check")
+    assert page.read_text().split("\n## ")[1].splitlines() == [
+        "Wolves \\| dogs",
+        "",
+        "`tests/test_faults_wolves.py`",
+        "",
+        "| What is thrown at it | What happens | Test |",
+        "| --- | --- | --- |",
+        "| A `wolf\\|dog` at the \\<door> at night | it stays out. | `test_a_wolf` |",
+    ]
+
+
 def test_check_names_what_is_stale_and_leaves_it(project, capsys):
     project.chapter("eyes", cell("# satlib/eyes.py\nA = 1"))
     project.chapter("ears", cell("# satlib/ears.py\nB = 1"))

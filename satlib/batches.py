@@ -9,12 +9,19 @@ from pathlib import Path
 import h5py
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    default_collate,
+)
 from torchvision.transforms import v2
 
 from satlib.dataset import Files, create_input_files
 from satlib.encoder import build_encoder
 from satlib.files import ROOT, code_digest, digest, make_room, progress
+from satlib.scale import Shares, share
 from satlib.scenes import write_scenes
 
 
@@ -65,16 +72,22 @@ def collate(items):
 
 
 # chapters/batches.md: Mini-batches
-def batches(dataset, batch_size, seed=None, workers=0):
+def batches(dataset, batch_size, seed=None, workers=0, done=0):
     """Return a loader of mini-batches of `batch_size` images with all their captions.
 
-    With a `seed` the order is shuffled, by that seed; without, it is the dataset's.
+    With a `seed` the order is shuffled, by that seed, and of several processes each has
+    its share of each mini-batch, after the first `done`; without, the order is the
+    dataset's, and each process has its share of that.
     """
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    if seed is None:
+        generator, order = None, share(range(len(dataset)))
+        sampler = BatchSampler(order, batch_size, drop_last=False)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        sampler = Shares(RandomSampler(dataset, generator=generator), batch_size, done)
     return DataLoader(
         dataset,
-        batch_size,
-        shuffle=seed is not None,
+        batch_sampler=sampler,
         generator=generator,
         num_workers=workers,
         collate_fn=collate,

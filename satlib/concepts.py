@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from satlib.training import AverageMeter, encode
+from satlib.scale import parallel, total
+from satlib.training import AverageMeter, Joined
 
 
 # chapters/concepts.md: The targets
@@ -53,20 +54,24 @@ def concept_loss(scores, shares):
     return loss / len(scores)
 
 
-def loss_of(batch, encoder, concepts, word_map):
-    """Return the loss of a mini-batch: images or cells, captions and lengths."""
+def loss_of(batch, model, word_map):
+    """Return the loss of a mini-batch: images or cells, captions and lengths.
+
+    `model` joins an encoder and `Concepts`.
+    """
     images, captions, _ = batch
     shares = word_shares(captions.unflatten(0, (len(images), -1)), word_map)
-    return concept_loss(concepts(encode(encoder, images)), shares)
+    return concept_loss(model(images), shares)
 
 
 # chapters/concepts.md: One epoch
 def train_concepts(iterations, encoder, concepts, word_map):
     """Train encoder and `Concepts` for one epoch; return the mean loss and times."""
+    model = parallel(Joined(encoder, concepts))
     for batch in iterations:
         with iterations.half_precision():
-            loss = loss_of(batch, encoder, concepts, word_map)
-        iterations.learn(loss)
+            loss = loss_of(batch, model, word_map)
+        iterations.learn((loss, len(batch[0])))
         iterations.count(len(batch[0]), concept_loss=loss.item())
     return iterations.means()
 
@@ -76,10 +81,12 @@ def train_concepts(iterations, encoder, concepts, word_map):
 def validate_concepts(loader, encoder, concepts, word_map):
     """Return the mean loss on a split, as `concept_loss`."""
     device, meter = next(concepts.parameters()).device, AverageMeter()
+    model = Joined(encoder, concepts)
     for batch in loader:
         batch = [tensor.to(device) for tensor in batch]
-        meter.update(loss_of(batch, encoder, concepts, word_map).item(), len(batch[0]))
-    return {"concept_loss": meter.avg}
+        meter.update(loss_of(batch, model, word_map).item(), len(batch[0]))
+    loss, images = total(meter.sum, meter.count)
+    return {"concept_loss": loss / images}
 
 
 # chapters/concepts.md: A lesson of its own
@@ -104,7 +111,7 @@ class ConceptLesson:
     def epoch(self, learner, loader, number):
         """Teach epoch `number` to a `Learner`; return the mean loss and times."""
         concepts, word_map = learner.models["concepts"], learner.word_map
-        if self.begins_round(learner.history):
+        if self.begins_round(learner.history) and not learner.begun:
             concepts.expect(loader.dataset.captions, word_map)
         iterations = learner.iterations(loader, number)
         return train_concepts(iterations, learner.encoder, concepts, word_map)

@@ -96,6 +96,7 @@ class Config:
     beam_size: int = number(5, 1, 1000)  # for captions after training
     length_power: float = number(0.7, 0, 2)  # of beam search: 0 for no normalisation
     workers: int = number(0, 0, 64)  # processes that load data
+    keep_minutes: float = number(10.0, 0)  # between checkpoints within an epoch
     seed: int = number(28, 0, 2**31)
     output: str | None = None  # folder of the run; by default one under data/runs
 
@@ -160,7 +161,7 @@ DATA_CHOICES = ["dataset", "captions", "images", "splits", "scenes", "max_images
 DATA_CHOICES += ["on_error", "min_freq", "encoder", "stage", "output_stride"]
 DATA_CHOICES += ["image_size", "seed"]
 FREE_CHOICES = ["epochs", "self_critical_epochs", "stop_after", "beam_size"]
-FREE_CHOICES += ["length_power", "workers", "output"]
+FREE_CHOICES += ["length_power", "workers", "keep_minutes", "output"]
 
 
 # chapters/configuration.md: Where a run lives

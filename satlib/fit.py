@@ -2,6 +2,7 @@
 # chapters/fit.md: Fit: from the first epoch to the best checkpoint
 """Whole training runs: data, epochs, schedule, resuming: `fit`."""
 
+import argparse
 import json
 import time
 from collections import Counter
@@ -9,13 +10,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from satlib.batches import CaptionDataset, augmentation, batches, cache_features
 from satlib.concepts import ConceptLesson
-from satlib.configuration import Config, check_same_run, folders
+from satlib.configuration import Config, check_same_run, config_from, folders
 from satlib.dataset import Files, create_input_files
 from satlib.files import make_folder, write_text
 from satlib.learner import Learner
 from satlib.model import load_checkpoint, new_model, save_checkpoint, threads_for
+from satlib.scale import group, once, tell
 from satlib.scenes import write_scenes
 from satlib.self_critical import RewardLesson
 from satlib.training import adjust_learning_rate
@@ -66,7 +70,7 @@ def open_dataset(config, encoder, files, split):
     place = folders(config)[1] if own else files.folder
     kind = "TRUNK" if learns else "CELLS"
     cells = place / f"{split}_{kind}_{encoder.name}_{files.base}.hdf5"
-    cache_features(encoder, images, cells)
+    once(lambda: cache_features(encoder, images, cells))
     return CaptionDataset(files, split, cells)
 
 
@@ -100,8 +104,11 @@ def teach(learner, dataset):
     """Teach a learner's next epoch on a dataset; return what was measured, by name."""
     config, number = learner.config, len(learner.history) + 1
     order = config.seed + number
-    loader = batches(dataset, config.batch_size, order, config.workers)
-    return learner.lesson.epoch(learner, loader, number)
+    done = learner.begun["iteration"] if learner.begun else 0
+    loader = batches(dataset, config.batch_size, order, config.workers, done)
+    taught = learner.lesson.epoch(learner, loader, number)
+    learner.begun = None
+    return taught
 
 
 # chapters/fit.md: One epoch of a run
@@ -113,7 +120,7 @@ def run_epoch(learner, files, references):
     config, history, start = learner.config, learner.history, time.perf_counter()
     lesson, since = learner.lesson, epochs_since_best(history)
     begun = history and history[-1]["lesson"] == lesson.name
-    if begun and since and since % config.decay_after == 0:
+    if begun and since and since % config.decay_after == 0 and not learner.begun:
         for optimizer in filter(None, learner.optimizers):
             adjust_learning_rate(optimizer, config.decay_factor)
     splits = [open_dataset(config, learner.encoder, files, s) for s in ("TRAIN", "VAL")]
@@ -126,7 +133,7 @@ def run_epoch(learner, files, references):
         row |= {f"train_{name}": value for name, value in taught.items()}
         row |= lesson.examine(learner, loader, references)
     history.append(row | {"seconds": time.perf_counter() - start})
-    print(validation_line(row), flush=True)
+    tell(validation_line(row))
 
 
 # chapters/fit.md: One epoch of a run
@@ -137,13 +144,30 @@ def validation_line(row):
 
 
 # chapters/fit.md: What is kept
-def _save(learner, data, folder):
-    checkpoint = learner.checkpoint() | {"data": data}
-    if epochs_since_best(learner.history) == 0:
-        save_checkpoint(folder / "best.pt", checkpoint)
-    lines = "".join(json.dumps(row) + "\n" for row in learner.history)
-    write_text(folder / "log.jsonl", lines)
-    save_checkpoint(folder / "last.pt", checkpoint)
+def _save(learner, data, folder, begun=None):
+    checkpoint = learner.checkpoint(begun) | {"data": data}
+
+    def write():
+        if not begun and epochs_since_best(learner.history) == 0:
+            save_checkpoint(folder / "best.pt", checkpoint)
+        lines = "".join(json.dumps(row) + "\n" for row in learner.history)
+        write_text(folder / "log.jsonl", lines)
+        save_checkpoint(folder / "last.pt", checkpoint)
+
+    once(write)
+
+
+def keeper(learner, data, folder):
+    """Return a function that keeps an epoch's state now and then, see `Iterations`."""
+    last = time.monotonic()
+
+    def keep(begun):
+        nonlocal last
+        if once(lambda: time.monotonic() - last) >= 60 * learner.config.keep_minutes:
+            _save(learner, data, folder, begun)
+            last = time.monotonic()
+
+    return keep
 
 
 def latest(folder):
@@ -188,8 +212,8 @@ def fit(config: Config, resume: bool = True) -> Run:
     only loaded. Raises ValueError where the folder holds a run of another configuration
     or of other data (unless `resume` is False: it is overwritten), or a split is empty.
     """
-    folder = make_folder(folders(config)[1])
-    files, _ = write_data(config)
+    folder = once(lambda: make_folder(folders(config)[1]))
+    files, _ = once(lambda: write_data(config))
     data = files.read("manifest")
     checkpoint = latest(folder) if resume else None
     if checkpoint:
@@ -200,12 +224,35 @@ def fit(config: Config, resume: bool = True) -> Run:
     model = new_model(config, files.read("wordmap"))
     lesson = LESSONS[checkpoint["lesson"]] if checkpoint else next_lesson(config, [])
     learner = Learner(model, lesson)
+    learner.keep = keeper(learner, data, folder)
     if checkpoint:
         learner.restore(checkpoint)
     while lesson := next_lesson(config, learner.history):
-        if lesson is not learner.lesson or lesson.begins_round(learner.history):
+        new = lesson is not learner.lesson or lesson.begins_round(learner.history)
+        if new and not learner.begun:
             learner.take(beginning(learner, folder))
             learner.start(lesson)
         run_epoch(learner, files, references)
         _save(learner, data, folder)
     return Run(config, folder, learner.history)
+
+
+# chapters/fit.md: From the command line
+def main(arguments=None):
+    """Run `python -m satlib.fit [-f FILE] [-p NAME VALUE] …`; return its `Run`."""
+    parser = argparse.ArgumentParser("python -m satlib.fit", description=__doc__)
+    text = "parameters of chapters/train.ipynb, as papermill takes them"
+    parser.add_argument("-f", metavar="FILE", action="append", default=[], help=text)
+    pair = "NAME", "VALUE"
+    parser.add_argument("-p", nargs=2, metavar=pair, action="append", default=[])
+    given, chosen = parser.parse_args(arguments), {}
+    for path in given.f:
+        chosen |= yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    chosen |= {name: yaml.safe_load(value) for name, value in given.p}
+    config = config_from(chosen, besides={"resume": bool})
+    with group():
+        return fit(config, chosen.get("resume", True))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from satlib.concepts import Concepts
 from satlib.model import choose_device
+from satlib.scale import gathered, rank
 from satlib.training import Iterations, scaler_of
 
 
@@ -43,8 +44,11 @@ class Learner:
     """A model in training: its weights, optimisers and history on a device.
 
     `models` are those that learn, `average` their moving average; `history` has a dict
-    for each epoch. The random numbers are PyTorch's own.
+    for each epoch; `begun` is what `Iterations` goes on from in an epoch that was
+    interrupted, otherwise None. The random numbers are PyTorch's own.
     """
+
+    keep = None  # called now and then within an epoch, see `Iterations`
 
     def __init__(self, model, lesson):
         self.config, self.word_map, self.history = model.config, model.word_map, []
@@ -52,8 +56,10 @@ class Learner:
         self.encoder = model.encoder.to(self.device)
         self.models = models_of(model).to(self.device)
         self.decoder = self.models["decoder"]
-        self.scaler = scaler_of(self.device)
+        self.scaler, self.begun = scaler_of(self.device), None
         self.start(lesson)
+        if rank():  # each process drops out other entries, with the same weights
+            torch.manual_seed(self.config.seed + rank())
 
     def start(self, lesson):
         """Begin a lesson with the weights as they are: new average and optimisers."""
@@ -76,6 +82,7 @@ class Learner:
     def settings(self):
         """Return what each step of training is given, whatever is learnt."""
         chosen = {"grad_clip": self.config.grad_clip, "scaler": self.scaler}
+        chosen |= {"keep": self.keep, "begun": self.begun}
         return chosen | {"after_step": self.follow}
 
     def iterations(self, loader, number):
@@ -89,8 +96,9 @@ class Learner:
         parts |= dict(zip(names, self.optimizers, strict=True))
         return {name: part for name, part in parts.items() if part is not None}
 
-    def checkpoint(self):
+    def checkpoint(self, begun=None):
         """Return it all as plain data; `decoder` and `encoder` are the averages."""
+        (states,) = gathered([random_states(self.device)])
         parts = self.parts() | dict(self.average.module.items())
         return {name: part.state_dict() for name, part in parts.items()} | {
             "config": asdict(self.config),
@@ -99,7 +107,8 @@ class Learner:
             "history": self.history,
             "epoch": len(self.history),
             "best_bleu4": max((r.get("bleu4", 0) for r in self.history), default=0),
-            **random_states(self.device),
+            "begun": begun,
+            "random_states": states,
         }
 
     def take(self, checkpoint):
@@ -111,8 +120,9 @@ class Learner:
         """Take the learner up where the checkpoint left it, in the same lesson."""
         for name, part in self.parts().items():
             part.load_state_dict(checkpoint[name])
-        self.history = checkpoint["history"]
-        restore_random_states(self.device, checkpoint)
+        self.history, self.begun = checkpoint["history"], checkpoint["begun"]
+        for state in checkpoint["random_states"][rank() : rank() + 1]:
+            restore_random_states(self.device, state)
 
 
 # chapters/learner.md: The learner

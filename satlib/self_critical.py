@@ -10,7 +10,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from satlib.beam_search import speak, speakable
 from satlib.bleu import ngrams
-from satlib.training import encode
+from satlib.scale import parallel
+from satlib.training import Joined, encode
 from satlib.validation import WordLesson
 
 ORDERS = range(1, 5)  # of the n-grams
@@ -106,19 +107,29 @@ def reward_loss(decoded, advantage, word_map):
 
 
 # chapters/self_critical.md: One epoch
+class Drawing(Joined):
+    """An encoder, or None, and a decoder that draws captions and scores them."""
+
+    def forward(self, images, word_map, count):
+        """Return the rows of drawn captions (count·B, L), and them as `Decoded`."""
+        cells = encode(self.encoder, images)
+        rows, lengths = draw_captions(self.reader, cells, word_map, count)
+        return rows, self.reader(cells, rows, lengths)
+
+
 def train_on_reward(iterations, encoder, decoder, reward, word_map, count=5):
     """Train for one epoch on the `reward` of `count` drawn captions for each image.
 
     `iterations` are those of `training.Iterations`. Returns the mean reward and times.
     """
     decoder.eval()
+    model = parallel(Drawing(encoder, decoder))
     for images, true, _ in iterations:
         with iterations.half_precision():
-            cells = encode(encoder, images)
-            rows, lengths = draw_captions(decoder, cells, word_map, count)
-            decoded = decoder(cells, rows, lengths)
+            rows, decoded = model(images, word_map, count)
         rewards = reward(*(r.unflatten(0, (len(images), -1)) for r in (true, rows)))
-        iterations.learn(reward_loss(decoded, advantages(rewards), word_map))
+        loss = reward_loss(decoded, advantages(rewards), word_map)
+        iterations.learn((loss, len(decoded.targets)))
         iterations.count(len(images), reward=rewards.mean().item())
     return iterations.means()
 

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812
+
+from satlib.scale import Shares, parallel, processes, rank, tell, total
 
 TIMES = "batch_time", "data_time"
 
@@ -22,9 +25,9 @@ def attention_penalty(alphas):
 
 
 def caption_loss(decoded, alpha_c=1.0):
-    """Return the loss of a `Decoded` batch, and its cross-entropy per word alone."""
+    """Return both parts of a `Decoded` batch's loss: per word, and per caption."""
     cross_entropy = F.cross_entropy(decoded.scores, decoded.targets)
-    return cross_entropy + alpha_c * attention_penalty(decoded.alphas), cross_entropy
+    return cross_entropy, alpha_c * attention_penalty(decoded.alphas)
 
 
 # chapters/training.md: Keeping count: AverageMeter and top-5 accuracy
@@ -41,7 +44,11 @@ class AverageMeter:
     def update(self, val, n=1):
         """Take the value `val`, the mean over `n` items."""
         self.val = val
-        self.sum += val * n
+        self.add(val * n, n)
+
+    def add(self, values, n):
+        """Take the sum of the values of `n` items."""
+        self.sum += values
         self.count += n
         self.avg = self.sum / self.count if self.count else 0.0
 
@@ -85,30 +92,26 @@ def train(
     decoder_optimizer,
     epoch,
     alpha_c=1.0,
-    grad_clip=5.0,
-    print_freq=100,
-    scaler=None,
-    after_step=None,
+    **settings,
 ):
     """Train for one epoch; return its mean loss per word, top-5 accuracy and times.
 
     `loader` gives batches of cells (B, C, D), or of images (B, 3, S, S) where there is
     an `encoder`, with captions (k·B, L) and lengths (k·B,). `encoder_optimizer` is None
-    unless the encoder is fine-tuned. Prints a line every `print_freq` iterations, and
-    calls `after_step` after each. Times are in seconds.
+    unless the encoder is fine-tuned. The `settings` are those of `Iterations`:
+    `grad_clip`, `print_freq` and more. Times are in seconds.
     """
     decoder.train()
     optimizers = encoder_optimizer, decoder_optimizer
-    iterations = Iterations(
-        loader, optimizers, epoch, grad_clip, print_freq, scaler, after_step
-    )
+    iterations = Iterations(loader, optimizers, epoch, **settings)
+    model = parallel(Joined(encoder, decoder))
     for images, captions, lengths in iterations:
         with iterations.half_precision():
-            decoded = decoder(encode(encoder, images), captions, lengths)
-            loss, word_loss = caption_loss(decoded, alpha_c)
-        iterations.learn(loss)
+            decoded = model(images, captions, lengths)
+            loss, penalty = caption_loss(decoded, alpha_c)
         words, top5 = len(decoded.targets), accuracy(decoded.scores, decoded.targets)
-        iterations.count(words, loss=word_loss.item(), top5=top5)
+        iterations.learn((loss, words), (penalty, len(captions)))
+        iterations.count(words, loss=loss.item(), top5=top5)
     return iterations.means()
 
 
@@ -122,12 +125,33 @@ def encode(encoder, batch):
 
 
 # chapters/training.md: One epoch
+class Joined(nn.Module):
+    """An encoder, or None, and what reads its cells."""
+
+    def __init__(self, encoder, reader):
+        super().__init__()
+        self.encoder, self.reader = encoder, reader
+
+    def forward(self, images, *others):
+        """Return what is read out of images, or of what is cached of them."""
+        return self.reader(encode(self.encoder, images), *others)
+
+
+# chapters/training.md: One epoch
 def scaler_of(device):
     """Return a scaler of gradients, which does nothing but on CUDA devices."""
     return torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
 
 
 # chapters/training.md: One epoch
+def meters_of(sums):
+    """Return meters by name, of pairs of a sum and its number of items by name."""
+    meters = {name: AverageMeter() for name in sums}
+    for name, meter in meters.items():
+        meter.add(*sums[name])
+    return meters
+
+
 @dataclass
 class Iterations:
     """The iterations of one epoch: mini-batches, a step for each, and what to count.
@@ -135,7 +159,8 @@ class Iterations:
     Iterate over it for the mini-batches of `loader`, lists of tensors, on the device of
     the weights. An optimiser that is None, of what is frozen, is passed over. Prints a
     line every `print_freq` iterations: of each meter the latest value, and in brackets
-    the mean. Calls `after_step` after each step.
+    the mean. Calls `after_step` after each step, and after a line `keep`, with what an
+    epoch that was interrupted there goes on from, as `begun`.
     """
 
     loader: Iterable
@@ -145,22 +170,33 @@ class Iterations:
     print_freq: int = 100
     scaler: torch.amp.GradScaler | None = None
     after_step: Callable | None = None
+    keep: Callable | None = None
+    begun: dict | None = None
 
     def __post_init__(self):
         self.optimizers = [each for each in self.optimizers if each is not None]
         self.device = self.optimizers[0].param_groups[0]["params"][0].device
         self.scaler = self.scaler or scaler_of(self.device)
         self.meters, self.times = {}, {name: AverageMeter() for name in TIMES}
+        self.number, self.idle = 0, False
+        if self.begun:
+            self.number = self.begun["iteration"]
+            self.meters = meters_of(self.begun["sums"] if rank() == 0 else {})
 
     def __iter__(self):
-        start = time.perf_counter()
-        for number, batch in enumerate(self.loader, 1):
+        start, shares = time.perf_counter(), getattr(self.loader, "batch_sampler", None)
+        for batch in self.loader:
+            self.number += 1
+            self.idle = isinstance(shares, Shares) and shares.is_idle(self.number)
             batch = [tensor.to(self.device, non_blocking=True) for tensor in batch]
             self.times["data_time"].update(time.perf_counter() - start)
             yield batch
             self.times["batch_time"].update(time.perf_counter() - start)
-            if number % self.print_freq == 0 or number == len(self.loader):
-                self.print_line(number)
+            last = self.number == len(self.loader)
+            if self.number % self.print_freq == 0 or last:
+                self.print_line()
+                if self.keep and not last:
+                    self.keep({"iteration": self.number, "sums": self.sums()})
             start = time.perf_counter()
 
     def half_precision(self):
@@ -168,11 +204,14 @@ class Iterations:
         enabled = self.scaler.is_enabled()
         return torch.autocast(self.device.type, torch.float16, enabled=enabled)
 
-    def learn(self, loss):
-        """Go backward from the loss, clip the gradients, and take a step."""
+    def learn(self, *parts):
+        """Go backward from the loss, clip the gradients, and take a step.
+
+        The loss is the sum of its `parts`: pairs of a mean and its number of items.
+        """
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(self.loss_of_all(parts)).backward()
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
             clip_gradient(optimizer, self.grad_clip)
@@ -181,18 +220,32 @@ class Iterations:
         if self.after_step:
             self.after_step()
 
+    def loss_of_all(self, parts):
+        """Return the loss whose mean over all processes is that of the mini-batch."""
+        means, counts = zip(*parts, strict=True)
+        counts = [0 if self.idle else count for count in counts]
+        weights = zip(counts, total(*counts), strict=True)
+        weights = [processes() * count / whole for count, whole in weights]
+        return sum(m * weight for m, weight in zip(means, weights, strict=True))
+
     def count(self, n, **values):
         """Take values, each the mean over `n` items, into the meters of their names."""
         for name, value in values.items():
-            self.meters.setdefault(name, AverageMeter()).update(value, n)
+            meter = self.meters.setdefault(name, AverageMeter())
+            meter.update(value, 0 if self.idle else n)
 
-    def print_line(self, number):
-        """Print what the meters say after iteration `number`."""
+    def print_line(self):
+        """Print what the meters of this process say."""
         meters = (self.meters | self.times).items()
         values = (f"{name} {m.val:.3f} ({m.avg:.3f})" for name, m in meters)
-        line = f"epoch {self.epoch} [{number}/{len(self.loader)}]"
-        print("  ".join([line, *values]), flush=True)
+        line = f"epoch {self.epoch} [{self.number}/{len(self.loader)}]"
+        tell("  ".join([line, *values]))
+
+    def sums(self):
+        """Return by name what a meter has summed up in all processes: sum and count."""
+        return {name: total(m.sum, m.count) for name, m in self.meters.items()}
 
     def means(self):
         """Return the mean of each meter by its name, times in seconds."""
-        return {name: m.avg for name, m in (self.meters | self.times).items()}
+        meters = meters_of(self.sums()) | self.times
+        return {name: meter.avg for name, meter in meters.items()}

@@ -6,6 +6,7 @@ import torch
 
 from satlib.beam_search import greedy_search
 from satlib.bleu import corpus_bleu
+from satlib.scale import gathered, total
 from satlib.training import AverageMeter, accuracy, caption_loss, encode, train
 
 
@@ -47,15 +48,17 @@ def validate(loader, encoder, decoder, word_map, references):
         images, captions, lengths = (tensor.to(device) for tensor in batch)
         cells = encode(encoder, images)
         decoded = decoder(cells, captions, lengths)
-        loss.update(caption_loss(decoded)[1].item(), len(decoded.targets))
+        loss.update(caption_loss(decoded)[0].item(), len(decoded.targets))
         top5.update(accuracy(decoded.scores, decoded.targets), len(decoded.targets))
         forced += teacher_forced_words(decoded)
         true += rows_of_same_image(captions, len(images), silent)
         greedy = greedy_search(decoder, cells, word_map)
         written += [[words[i] for i in ids] for ids in greedy]
+    true, forced, written = gathered(true, forced, written)
+    surprise, right, number = total(loss.sum, top5.sum, loss.count)
     return {
-        "loss": loss.avg,
-        "top5": top5.avg,
+        "loss": surprise / number,
+        "top5": right / number,
         "bleu4_teacher_forced": corpus_bleu(true, forced)[3],
         "bleu4": corpus_bleu(references, written)[3],
     }

@@ -220,7 +220,7 @@ def a_batch(images, per_image, longest, seed, dtype=torch.float64):
 def all_of(decoder, batch):
     """The result of a forward pass, the loss, and all gradients."""
     decoded = decoder(*batch)
-    loss, _ = caption_loss(decoded)
+    loss = sum(caption_loss(decoded))
     gradients = torch.autograd.grad(loss, [batch[0], *decoder.parameters()])
     return [*decoded, loss, *gradients]
 

@@ -9,6 +9,7 @@ from itertools import islice
 
 import torch
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler
 
@@ -25,7 +26,10 @@ def group():
         return
     if torch.accelerator.is_available():
         torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group(timeout=timedelta(days=1))
+    store, number, count = next(rendezvous("env://"))
+    store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    day = timedelta(days=1)
+    dist.init_process_group(timeout=day, world_size=count, rank=number, store=store)
     try:
         yield
     finally:

@@ -340,8 +340,8 @@ def test_the_order_of_the_images_comes_from_the_seed_and_the_epoch():
     for seed, history in (5, []), (5, [{}]), (6, []), (5, []):
         config = Config(seed=seed, batch_size=5)
         learner = SimpleNamespace(
-                config=config, history=history, lesson=lesson, begun=None
-            )
+            config=config, history=history, lesson=lesson, begun=None
+        )
         assert teach(learner, dataset) == {}
     (first, one), (second, two), (third, three), (_, again) = lesson.seen
     assert (first, second, third) == (1, 2, 1)

@@ -1,0 +1,181 @@
+"""Several processes: the result of one, to each its share, and none that dies harms."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+
+import psutil
+import pytest
+import torch
+import yaml
+
+from satlib import scale
+from satlib.configuration import Config
+from satlib.fit import fit
+from satlib.scale import Shares, group, share, total
+
+SMALL = {"decoder_dim": 16, "attention_dim": 16, "embed_dim": 16, "min_freq": 0}
+SMALL |= {"image_size": 64, "dropout": 0.0, "alpha_c": 1.0}
+
+
+def work(rank, count, port, do, *args):
+    """Be process number `rank` of `count`, as torchrun would have it."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count}
+    os.environ |= {name: str(value) for name, value in (address | place).items()}
+    torch.set_num_threads(1)
+    with group():
+        do(*args)
+
+
+def together(count, do, *args):
+    """Do something in `count` processes that make a group."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["satlib.fit"])
+    given = [(rank, count, port, do, *args) for rank in range(count)]
+    processes = [context.Process(target=work, args=each) for each in given]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * count
+
+
+@pytest.fixture
+def member(monkeypatch):
+    """A function that makes this process believe that it is one of several."""
+
+    def believe(rank, count):
+        monkeypatch.setattr(scale, "rank", lambda: rank)
+        monkeypatch.setattr(scale, "processes", lambda: count)
+
+    return believe
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+@pytest.mark.parametrize("items", [0, 1, 2, 7, 8, 100])
+def test_shares_are_neighbours_and_leave_nothing_out(member, items, count):
+    shares = []
+    for rank in range(count):
+        member(rank, count)
+        shares.append(share(range(items)))
+    assert [item for own in shares for item in own] == [*range(items)]
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("done", [0, 1, 3])
+def test_every_mini_batch_is_shared(member, done):
+    """Ten images in batches of four: of the last, of two, one of three has no share."""
+    whole = [[*range(4)], [*range(4, 8)], [8, 9]]
+    found, idle = [], []
+    for rank in range(3):
+        member(rank, 3)
+        batches = Shares(range(10), 4, done)
+        assert len(batches) == 3
+        found.append([*batches])
+        idle.append([batches.is_idle(number) for number in (1, 2, 3)])
+    assert idle == [[False, False, True], [False] * 3, [False] * 3]
+    for number, batch in enumerate(whole[done:], done + 1):
+        parts = [own[number - 1 - done] for own in found]
+        assert all(parts)
+        given = [
+            p for p, resting in zip(parts, idle, strict=True) if not resting[number - 1]
+        ]
+        assert [item for own in given for item in own] == batch
+
+
+def test_a_process_that_is_alone_shares_with_nobody():
+    with group():
+        assert share([1, 2]) == [1, 2] and total(3, 4.5) == (3, 4.5)
+    assert not torch.distributed.is_initialized()
+
+
+def choices_of(folder, world, **choices):
+    """Return the choices of a small model that learns the tiny world, in `folder`."""
+    data = {"captions": str(world / "captions.csv"), "images": str(world / "Images")}
+    data |= {"dataset": "world", "splits": str(world), "output": str(folder)}
+    return data | SMALL | choices
+
+
+def a_run(folder, world, **choices):
+    """Fit a small model on the tiny world."""
+    fit(Config(**choices_of(folder, world, **choices)))
+
+
+def history(folder):
+    """Return the rows of a run's log without what tells times."""
+    rows = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [
+        {k: v for k, v in r.items() if "time" not in k and k != "seconds"} for r in rows
+    ]
+
+
+def flat(weights):
+    """Return all weights as one vector, but for one of no effect, which is noise."""
+    del weights["attention.full_att.bias"]
+    return torch.cat([weight.flatten() for weight in weights.values()])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_have_the_losses_scores_and_weights_of_one(tmp_path, world, count):
+    """24 images in batches of 11: of the last batch, of two, one of three has none."""
+    choices = {"concept_epochs": 1, "epochs": 2, "batch_size": 11, "encoder_lr": 1e-5}
+    a_run(tmp_path / "one", world, **choices)
+    together(count, partial(a_run, tmp_path / "all", world, **choices))
+    one, all_ = history(tmp_path / "one"), history(tmp_path / "all")
+    assert [row["lesson"] for row in one] == ["concepts", "words", "words"]
+    for row, other in zip(one, all_, strict=True):
+        assert [*other] == [*row] and other["lesson"] == row.pop("lesson")
+        for name, value in row.items():
+            near = 0 if name.startswith("bleu4") else 2e-5
+            assert other[name] == pytest.approx(value, rel=near, abs=0), name
+    one, all_ = (torch.load(tmp_path / n / "last.pt") for n in ("one", "all"))
+    assert len(all_["random_states"]) == count
+    one, other = (flat(each["decoder"]) for each in (one, all_))
+    assert (one - other).norm() < 1e-3 * one.norm()
+
+
+def test_the_reward_is_learnt_together(tmp_path, world):
+    choices = {"epochs": 1, "self_critical_epochs": 1, "fine_tune": True}
+    together(2, partial(a_run, tmp_path, world, **choices))
+    assert [row["lesson"] for row in history(tmp_path)] == ["words", "reward"]
+
+
+def children(process):
+    """Wait for both processes that a torchrun has started; return their numbers."""
+    own = psutil.Process(process.pid)
+    while len(found := own.children()) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    return [child.pid for child in found]
+
+
+def test_a_killed_process_changes_nothing(tmp_path, world):
+    """Killed within an epoch: the group begins again, and ends with equal weights."""
+    choices = {"epochs": 2, "batch_size": 2, "dropout": 0.5, "keep_minutes": 0}
+    together(2, partial(a_run, tmp_path / "whole", world, **choices))
+    parameters = tmp_path / "parameters.yaml"
+    choices = choices_of(tmp_path / "killed", world, **choices)
+    parameters.write_text(yaml.safe_dump(choices))
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    run += ["--nproc-per-node=2", "--max-restarts=1", "-m", "satlib.fit"]
+    run = subprocess.Popen([*run, "-f", str(parameters)], stderr=subprocess.PIPE)
+    while not (tmp_path / "killed" / "last.pt").exists():
+        assert run.poll() is None
+        time.sleep(0.01)
+    os.kill(children(run)[1], signal.SIGKILL)
+    told = run.communicate()[1].decode()
+    assert "exitcode: -9" in told and run.returncode == 0, told
+    assert history(tmp_path / "killed") == history(tmp_path / "whole")
+    whole, other = (torch.load(tmp_path / n / "last.pt") for n in ("whole", "killed"))
+    for name, weights in whole["decoder"].items():
+        assert torch.equal(other["decoder"][name], weights)

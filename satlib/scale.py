@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler
 
 
-# chapters/scale.md: A group of processes
+# chapters/scale.md: Shares of one mini-batch
 @contextmanager
 def group():
     """Be one of the processes that `torchrun` has started, in a `with` block.
@@ -36,6 +36,7 @@ def group():
         dist.destroy_process_group()
 
 
+# chapters/scale.md: Shares of one mini-batch
 def rank():
     """Return the number of this process, from 0; 0 where it is alone."""
     return dist.get_rank() if dist.is_initialized() else 0
@@ -53,6 +54,7 @@ def share(items):
     return items[start:stop]
 
 
+# chapters/scale.md: To each its share
 class Shares(BatchSampler):
     """Mini-batches, from number `done` on, of which each process gets its share.
 
@@ -73,7 +75,7 @@ class Shares(BatchSampler):
         return not share(range(min(left, self.batch_size)))
 
 
-# chapters/scale.md: All together
+# chapters/scale.md: When is the mean of means the mean?
 def total(*values):
     """Return the sum of each value over all processes."""
     if processes() == 1:
@@ -92,6 +94,7 @@ def gathered(*lists):
     return tuple(sum(of_all, []) for of_all in zip(*parts, strict=True))
 
 
+# chapters/scale.md: When is the mean of means the mean?
 def parallel(model):
     """Return a model whose gradients are their mean over all processes."""
     if processes() == 1:

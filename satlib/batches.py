@@ -31,6 +31,7 @@ from satlib.files import (
     naming,
     owner,
     progress,
+    tidy,
 )
 from satlib.scenes import write_scenes
 
@@ -169,6 +170,7 @@ def cache_features(encoder, images, features, batch_size=32):
     """
     features = Path(features)
     if is_cached(encoder, images, features):
+        tidy(features.parent)
         return features
     with hold(features.parent, brief=True):
         if not is_cached(encoder, images, features):  # nor written while we waited

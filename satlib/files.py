@@ -129,6 +129,27 @@ def write_json(path, content):
 
 
 # chapters/files.md: Written under another name
+@contextmanager
+def replacing_all(folder, seal):
+    """Yield a temporary folder; if the block succeeds, its files move to `folder`.
+
+    The file named `seal` is there only when all others are. The disk is as for
+    `replacing`.
+    """
+    folder = Path(folder)
+    temporary = folder / f"{seal[:40]}.{owner()}-{next(NUMBERS)}.part"
+    try:
+        temporary.mkdir()
+        with naming(folder):
+            yield temporary
+        (folder / seal).unlink(missing_ok=True)
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == seal):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+# chapters/files.md: Written under another name
 def make_folder(folder):
     """Make a folder, and remove what killed processes left in it; return its path."""
     folder = Path(folder)
@@ -137,7 +158,7 @@ def make_folder(folder):
     for path in folder.glob("*.part"):
         left = ours.fullmatch(path.name)
         if left and begun(int(left[1])) not in (left[2], ""):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return folder
 
 
@@ -255,6 +276,17 @@ def hold(folder, brief=False):
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder / LOCK, brief):
         yield make_folder(folder)
+
+
+# chapters/files.md: One run at a time
+def tidy(folder):
+    """Remove what killed processes left in a folder, as far as one may."""
+    lock = Path(folder).absolute() / LOCK
+    with suppress(OSError):
+        if lock.exists() and not _lives(lock, _holder(lock)):
+            with _held(lock, brief=True):
+                pass
+        make_folder(folder)
 
 
 # chapters/files.md: How far is it, and is there room?

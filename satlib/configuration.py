@@ -11,7 +11,7 @@ from typing import get_args, get_type_hints
 import timm
 
 from satlib.encoder import COLOURS, check_layers
-from satlib.files import ROOT, code_digest, digest
+from satlib.files import ROOT, changes, code_digest, digest
 
 SCENES = {"stage": 5, "image_size": 224, "alpha_c": 0.0}
 PHOTOGRAPHS = {"stage": 8, "image_size": 256, "alpha_c": 1.0}
@@ -157,20 +157,25 @@ def config_from(namespace, kind=Config, besides=None):
 
 
 # chapters/configuration.md: Where a run lives
-DATA_CHOICES = ["dataset", "captions", "images", "splits", "scenes", "max_images"]
-DATA_CHOICES += ["on_error", "min_freq", "encoder", "stage", "output_stride"]
-DATA_CHOICES += ["image_size", "seed"]
+DATA_CHOICES = ["dataset", "scenes", "max_images", "on_error", "min_freq", "encoder"]
+DATA_CHOICES += ["stage", "output_stride", "image_size", "seed"]
 FREE_CHOICES = ["epochs", "self_critical_epochs", "stop_after", "beam_size"]
 FREE_CHOICES += ["length_power", "workers", "keep_minutes", "output"]
+PLACES = ["captions", "images", "splits"]  # they count by what lies there
 
 
 # chapters/configuration.md: Where a run lives
-def folders(config):
-    """Return the folder of a run's data files and that of its checkpoints."""
+def folders(config, inputs=None):
+    """Return the folder of a run's data files and that of its checkpoints.
+
+    `inputs` are the digests of captions and photographs; drawn scenes need none.
+    """
     if config.output:
         return Path(config.output), Path(config.output)
-    choices = {k: v for k, v in asdict(config).items() if k not in FREE_CHOICES}
-    data = {name: choices[name] for name in DATA_CHOICES}
+    hidden = FREE_CHOICES + PLACES
+    choices = {k: v for k, v in asdict(config).items() if k not in hidden}
+    choices["inputs"] = inputs
+    data = {name: choices[name] for name in [*DATA_CHOICES, "inputs"]}
     code = code_digest("fit") if config.dataset == "scenes" else None
     of_data, of_run = (_tag(made_from, code) for made_from in (data, choices))
     folder = ROOT.parent / "data" / "runs" / f"{config.dataset}-{of_data}"
@@ -185,17 +190,19 @@ def _tag(choices, code):
 def check_same_run(checkpoint, config, data, path):
     """Raise a ValueError that names what is different in the checkpoint's run.
 
-    `data` is what the manifest of the data files says of captions and photographs.
+    `data` is what the manifest of the data files says of captions and photographs; None
+    where that is not known yet.
     """
     for name, value in asdict(config).items():
         before = checkpoint["config"].get(name)
-        if name not in FREE_CHOICES and before != value:
+        if name not in FREE_CHOICES + PLACES and before != value:
             raise ValueError(
                 f"{path} is of a run with {name}={before!r}, not {value!r}; choose "
                 "another output, or resume=False to start over"
             )
-    if checkpoint["data"] != data:
+    if data is not None and checkpoint["data"] != data:
+        names = ", ".join(changes(checkpoint["data"], data))
         raise ValueError(
-            f"{path} is of a run on other data: captions or photographs have changed; "
-            "choose another output, or resume=False to start over"
+            f"{path} is of a run on other data: {names} changed; choose another "
+            "output, or resume=False to start over"
         )

@@ -5,7 +5,6 @@
 import os
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import islice
 
 import torch
 from torch import distributed as dist
@@ -59,15 +58,18 @@ class Shares(BatchSampler):
     """Mini-batches, from number `done` on, of which each process gets its share.
 
     One that is too small to give all a share is given in part to those without, too.
+    `drawn` keeps by the number of a mini-batch, from 1, what this process was given.
     """
 
     def __init__(self, sampler, batch_size, done=0):
         super().__init__(sampler, batch_size, drop_last=False)
-        self.done = done
+        self.done, self.drawn = done, {}
 
     def __iter__(self):
-        for batch in islice(super().__iter__(), self.done, None):
-            yield share(batch) or batch[:1]
+        for number, batch in enumerate(super().__iter__(), 1):
+            if number > self.done:
+                self.drawn[number] = share(batch) or batch[:1]
+                yield self.drawn[number]
 
     def is_idle(self, number):
         """Tell whether this process has no share of mini-batch `number`, from 1."""

@@ -32,7 +32,18 @@ from satlib.files import (
     progress,
     tidy,
 )
-from satlib.scale import Shares, share
+from satlib.scale import (
+    Shares,
+    check_parts,
+    forget_parts,
+    join_parts,
+    once,
+    part_of,
+    share,
+    tell,
+    together,
+    wait,
+)
 from satlib.scenes import write_scenes
 
 
@@ -141,6 +152,7 @@ def rows_done(features, key, count):
     """  # what h5py raises depends on the damage
     with suppress(Exception), h5py.File(features, locking=False) as file:
         done, cells = int(file["done"][()]), file["cells"]
+        check_parts(cells)
         fits = file.attrs["key"] == key and len(cells) == count
         if fits and cells.dtype == "float16" and 0 <= done <= count:
             return done
@@ -163,40 +175,50 @@ def cache_features(encoder, images, features, batch_size=32):
     Returns `features`. Raises OSError where the disk is too small or full.
     """
     features = Path(features)
-    if is_cached(encoder, images, features):
+
+    def are_there():
+        return is_cached(encoder, images, features)
+
+    if once(are_there):
         tidy(features.parent)
         return features
-    with hold(features.parent, brief=True):
-        if not is_cached(encoder, images, features):  # nor written while we waited
+    with together(hold(features.parent, brief=True)):
+        if not once(are_there):  # nor written while we waited
             if features.exists():
-                print(f"{features.name}: of other images, or damaged; computed anew")
+                tell(f"{features.name}: of other images, or damaged; computed anew")
             _compute(encoder, images, features, batch_size)
     return features
 
 
 def _compute(encoder, images, features, batch_size):
     device, key = next(encoder.parameters()).device, cache_key(encoder, images)
-    with naming(features), h5py.File(images, locking=False) as source:
+    part = part_of(features)
+    with naming(part), h5py.File(images, locking=False) as source:
         pictures = source["images"]
-        half = _take_half(features, key, encoder, pictures)
+        count, own = len(pictures), share(range(len(pictures)))
+        half = _take_half(part, key, encoder, (len(own), *pictures.shape[1:]))
         with h5py.File(half, "r+", locking=False) as target:
-            starts = range(int(target["done"][()]), len(pictures), batch_size)
-            for start in progress(starts, len(starts), features.stem):
-                batch = torch.from_numpy(pictures[start : start + batch_size])
+            starts = range(int(target["done"][()]), len(own), batch_size)
+            for start in progress(starts, len(starts), part.stem):
+                numbers = own[start : start + batch_size]
+                batch = torch.from_numpy(pictures[numbers.start : numbers.stop])
                 cells = encoder.begin(batch.to(device)).half().cpu().numpy()
                 target["cells"][start : start + len(batch)] = cells
                 target.flush()  # the cells before the counter that vouches for them
                 target["done"][()] = start + len(batch)
                 target.flush()
-    half.replace(features)
+    half.replace(part)
+    wait()  # for all parts
+    once(lambda: join_parts(features, "cells", done=count))
+    once(lambda: forget_parts(features))
 
 
 # chapters/batches.md: The feature cache
-def _take_half(features, key, encoder, pictures):
+def _take_half(features, key, encoder, shape):
     mine = features.with_name(f"{features.name}.{owner()}.part")
     halves = {}
     for path in features.parent.glob(f"{glob.escape(features.name)}.*part"):
-        done = rows_done(path, key, len(pictures))
+        done = rows_done(path, key, shape[0])
         if done is not None and path.stat().st_nlink == 1:
             halves[path] = done
         else:
@@ -204,15 +226,15 @@ def _take_half(features, key, encoder, pictures):
     for path in sorted(halves, key=halves.get):
         path.replace(mine)  # the last, which has most, stays
     if not halves:
-        _lay_out(mine, key, encoder, pictures)
+        _lay_out(mine, key, encoder, shape)
     return mine
 
 
 # chapters/batches.md: The feature cache
-def _lay_out(path, key, encoder, pictures):
+def _lay_out(path, key, encoder, shape):
     device = next(encoder.parameters()).device
-    sample = torch.zeros(1, *pictures.shape[1:], dtype=torch.uint8, device=device)
-    shape = len(pictures), *encoder.begin(sample).shape[1:]
+    sample = torch.zeros(1, *shape[1:], dtype=torch.uint8, device=device)
+    shape = shape[0], *encoder.begin(sample).shape[1:]
     make_room(path.parent, shape[0], 2 * shape[1] * shape[2], "cached images")
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

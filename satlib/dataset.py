@@ -27,6 +27,7 @@ from satlib.files import (
     write_json,
 )
 from satlib.photographs import file_sizes, write_images
+from satlib.scale import check_parts, forget_parts, once, together
 
 
 # chapters/dataset.md: Counting words
@@ -139,6 +140,7 @@ class Files:
         for path in (self.path("images", split) for split in SPLITS):
             seals[path.name] = None
             with suppress(Exception), h5py.File(path, locking=False) as file:
+                check_parts(file["images"])
                 seals[path.name] = f"{file.attrs['sha256']} {file['images'].shape}"
         return seals  # what h5py raises depends on the damage
 
@@ -250,29 +252,37 @@ def write_files(plan, folder):
     is too small or another run is at work in the folder.
     """
     files = Files(Path(folder), plan.base)
-    if _are_fresh(files, plan.manifest):
+    if once(lambda: _are_fresh(files, plan.manifest)):
         tidy(folder)
         return files
-    with hold(folder, brief=True):
-        if not _are_fresh(files, plan.manifest):  # nor written while we waited
+    with together(hold(folder, brief=True)):  # nor written while we waited
+        if not once(lambda: _are_fresh(files, plan.manifest)):
             _write(files, plan)
     return files
 
 
 def _write(files, plan):
     settings, parts = plan.settings, {}
-    _tell_left_out(plan.source, plan.fitting)
     count, size = sum(map(len, plan.parts.values())), settings.image_size
-    make_room(files.folder, count, 3 * size**2)
-    seal = files.path("manifest").name
-    with replacing_all(files.folder, seal) as temporary:
+    options = settings.caps_per_img, size, settings.on_error == "skip"
+
+    def begin():
+        _tell_left_out(plan.source, plan.fitting)
+        make_room(files.folder, count, 3 * size**2)
+
+    def finish():
+        _write_words(new, plan, parts)
+        write_json(new.path("manifest"), plan.manifest | {"written": new.seals()})
+
+    once(begin)
+    whole = replacing_all(files.folder, seal=files.path("manifest").name)
+    with together(whole) as temporary:
         new = Files(temporary, files.base)
-        options = settings.caps_per_img, size, settings.on_error == "skip"
         for split, names in plan.parts.items():
             path = new.path("images", split)
             parts[split] = write_images(path, plan.images, names, *options)
-        _write_words(new, plan, parts)
-        write_json(new.path("manifest"), plan.manifest | {"written": new.seals()})
+        once(finish)
+    once(lambda: [forget_parts(files.path("images", split)) for split in SPLITS])
 
 
 # chapters/dataset.md: One call
@@ -321,7 +331,7 @@ def create_input_files(
         on_error,
         max_images,
     )
-    plan = plan_files(dataset, captions, images, splits, settings)
+    plan = once(lambda: plan_files(dataset, captions, images, splits, settings))
     return write_files(plan, output).base
 
 

@@ -32,7 +32,7 @@ def write_data(config):
     folder, _ = folders(config)
     captions, images, splits = config.captions, config.images, config.splits
     if config.dataset == "scenes":
-        splits = write_scenes(folder / "scenes", config.scenes)
+        splits = once(lambda: write_scenes(folder / "scenes", config.scenes))
         captions, images = splits / "captions.txt", splits / "images"
     base = create_input_files(
         config.dataset,
@@ -70,7 +70,7 @@ def open_dataset(config, encoder, files, split):
     place = folders(config)[1] if own else files.folder
     kind = "TRUNK" if learns else "CELLS"
     cells = place / f"{split}_{kind}_{encoder.name}_{files.base}.hdf5"
-    once(lambda: cache_features(encoder, images, cells))
+    cache_features(encoder, images, cells)
     return CaptionDataset(files, split, cells)
 
 
@@ -213,7 +213,7 @@ def fit(config: Config, resume: bool = True) -> Run:
     or of other data (unless `resume` is False: it is overwritten), or a split is empty.
     """
     folder = once(lambda: make_folder(folders(config)[1]))
-    files, _ = once(lambda: write_data(config))
+    files, _ = write_data(config)
     data = files.read("manifest")
     checkpoint = latest(folder) if resume else None
     if checkpoint:

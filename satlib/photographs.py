@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from satlib.files import progress, replacing
+from satlib.scale import gathered, join_parts, once, part_of, share, wait
 
 MAX_PIXELS = 100_000_000
 ORIENTATION = ExifTags.Base.Orientation
@@ -144,15 +145,15 @@ def write_images(path, folder, names, captions_per_image, size=256, skip=False):
     `sha256`, that of the squares' CRC-32 sums. With `skip`, what cannot be read is left
     out. Raises ValueError or OSError for it without `skip`, and leaves no file behind.
     """
-    shape, kept, digest = (3, size, size), [], hashlib.sha256()
+    path, names, shape, kept, sums = Path(path), share(names), (3, size, size), [], []
     options = {"chunks": (1, *shape), "maxshape": (None, *shape)}
     with (
         read_ahead([Path(folder, name) for name in names], size) as squares,
-        replacing(path) as temporary,
+        replacing(part_of(path)) as temporary,
         h5py.File(temporary, "w", locking=False) as file,
     ):
         images = file.create_dataset("images", (len(names), *shape), "u1", **options)
-        squares = progress(squares, len(names), Path(path).name)
+        squares = progress(squares, len(names), part_of(path).name)
         for name, square in zip(names, squares, strict=True):
             if isinstance(square, Exception):
                 if not skip:
@@ -160,11 +161,14 @@ def write_images(path, folder, names, captions_per_image, size=256, skip=False):
                 print(f"left out: {square}")
                 continue
             images.id.write_direct_chunk((len(kept), 0, 0, 0), square.tobytes())
-            digest.update(zlib.crc32(square).to_bytes(4, "little"))
+            sums.append(zlib.crc32(square).to_bytes(4, "little"))
             kept.append(name)
         if len(kept) < len(names):
             print(f"left out {len(names) - len(kept)} of {len(names)} photographs")
             images.resize(len(kept), axis=0)
+        kept, sums = gathered(kept, sums)
         file.attrs["captions_per_image"] = captions_per_image
-        file.attrs["sha256"] = digest.hexdigest()
+        file.attrs["sha256"] = hashlib.sha256(b"".join(sums)).hexdigest()
+    wait()  # for all parts
+    once(lambda: join_parts(path, "images"))
     return kept

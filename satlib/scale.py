@@ -2,15 +2,20 @@
 # chapters/scale.md: Scale: many processes, one result
 """Training by several processes: shares, sums over all, and who speaks for them."""
 
+import glob
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import timedelta
+from pathlib import Path
 
+import h5py
 import torch
 from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler
+
+from satlib.files import replacing
 
 
 # chapters/scale.md: Shares of one mini-batch
@@ -118,3 +123,77 @@ def once(do):
     found = [do() if rank() == 0 else None]
     dist.broadcast_object_list(found)
     return found[0]
+
+
+# chapters/scale.md: One speaks, one writes
+def wait():
+    """Wait until all processes have come here."""
+    if processes() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def together(manager):
+    """Enter a context manager in the first process; yield to all what it yields."""
+    with manager if rank() == 0 else nullcontext() as value:
+        yield once(lambda: value)
+        wait()
+
+
+# chapters/scale.md: Large files in parts
+def part_of(path):
+    """Return the path of this process's part of a file; alone, that of the file."""
+    return _parts(path)[rank()] if processes() > 1 else path
+
+
+def _parts(path):
+    count = processes()
+    return [path.with_suffix(f".{r}-of-{count}{path.suffix}") for r in range(count)]
+
+
+def join_parts(path, name, **others):
+    """Write the index of a file's parts, whose dataset `name` has all their rows.
+
+    Its attributes are those of the first part; it has `others` of its own, numbers by
+    name. Alone, the file is whole as it is.
+    """
+    if processes() == 1:
+        return
+    parts = _parts(path)
+    with ExitStack() as stack:
+        files = [stack.enter_context(h5py.File(p, locking=False)) for p in parts]
+        rows = [file[name] for file in files]
+        shape = sum(map(len, rows)), *rows[0].shape[1:]
+        layout, start = h5py.VirtualLayout(shape, rows[0].dtype), 0
+        for part, own in zip(parts, rows, strict=True):
+            source = h5py.VirtualSource(part.name, name, own.shape)
+            layout[start : start + len(own)] = source
+            start += len(own)
+        with replacing(path) as temporary, h5py.File(temporary, "w") as index:
+            index.create_virtual_dataset(name, layout)
+            index.attrs.update(files[0].attrs)
+            index.update(others)
+
+
+# chapters/scale.md: Large files in parts
+def sources(rows):
+    """Return the parts of an open dataset's rows, none if it is whole by itself."""
+    return rows.virtual_sources() if rows.is_virtual else []
+
+
+def check_parts(rows):
+    """Raise a KeyError or OSError where a part of an open dataset's rows is damaged."""
+    for part in sources(rows):
+        path = Path(rows.file.filename).with_name(part.file_name)
+        with h5py.File(path, locking=False) as file:
+            if file[part.dset_name].shape != part.src_space.shape:
+                raise OSError(f"{path} is not the part that it was")
+
+
+def forget_parts(path):
+    """Remove those parts of a file that it, an index or not, does not name."""
+    with h5py.File(path, locking=False) as file:
+        named = {part.file_name for rows in file.values() for part in sources(rows)}
+    for part in path.parent.glob(f"{glob.escape(path.stem)}.*-of-*{path.suffix}"):
+        if part.name not in named:
+            part.unlink()

@@ -10,6 +10,8 @@ import sys
 import time
 from functools import partial
 
+import h5py
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -142,6 +144,55 @@ def test_processes_have_the_losses_scores_and_weights_of_one(tmp_path, world, co
     assert len(all_["random_states"]) == count
     one, other = (flat(each["decoder"]) for each in (one, all_))
     assert (one - other).norm() < 1e-3 * one.norm()
+
+
+def arrays(folder):
+    """Return every dataset of the HDF5 files of a folder, but those of parts."""
+    found = {}
+    for path in folder.glob("*.hdf5"):
+        if "-of-" not in path.name:
+            with h5py.File(path) as file:
+                found[path.name] = {name: rows[()] for name, rows in file.items()}
+                found[path.name] |= file.attrs
+    return found
+
+
+def same(found, expected):
+    """Check that arrays are equal; cells to the rounding of their half precision."""
+    if getattr(expected, "dtype", None) == np.float16:
+        np.testing.assert_allclose(found, expected, atol=0.01)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_each_process_writes_its_part_of_the_data(tmp_path, world, capsys):
+    one, two = tmp_path / "one", tmp_path / "two"
+    a_run(one, world, epochs=1)
+    together(2, partial(a_run, two, world, epochs=1))
+    parts = sorted(path.name for path in two.glob("*-of-*"))
+    assert len(parts) == 2 * len(arrays(one)) == 2 * 5
+    for name, found in arrays(one).items():
+        for key, value in found.items():
+            same(arrays(two)[name][key], value)
+    texts = [path.name for path in one.glob("*.json")]
+    assert all((one / n).read_bytes() == (two / n).read_bytes() for n in texts)
+
+    moved = two.rename(tmp_path / "moved")
+    a_run(moved, world, epochs=1)  # which one process alone finds done
+    assert sorted(path.name for path in moved.glob("*-of-*")) == parts
+    (moved / next(name for name in parts if name.startswith("TRAIN_IMAGES"))).unlink()
+    (moved / next(name for name in parts if name.startswith("VAL_CELLS"))).unlink()
+    capsys.readouterr()
+    a_run(moved, world, epochs=2)
+    told = capsys.readouterr().out
+    assert "TRAIN_IMAGES_world_5_cap_per_img_0_min_word_freq.hdf5: damaged" in told
+    assert "VAL_CELLS" in told and "computed anew" in told
+    assert {p.name for p in moved.glob("*-of-*")} == {
+        n for n in parts if "TRAIN_CELLS" in n
+    }
+    for name, found in arrays(one).items():
+        for key, value in found.items():
+            same(arrays(moved)[name][key], value)
 
 
 def test_the_reward_is_learnt_together(tmp_path, world):

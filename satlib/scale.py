@@ -167,7 +167,8 @@ def join_parts(path, name, **others):
         layout, start = h5py.VirtualLayout(shape, rows[0].dtype), 0
         for part, own in zip(parts, rows, strict=True):
             source = h5py.VirtualSource(part.name, name, own.shape)
-            layout[start : start + len(own)] = source
+            if len(own):
+                layout[start : start + len(own)] = source
             start += len(own)
         with replacing(path) as temporary, h5py.File(temporary, "w") as index:
             index.create_virtual_dataset(name, layout)
@@ -186,7 +187,8 @@ def check_parts(rows):
     for part in sources(rows):
         path = Path(rows.file.filename).with_name(part.file_name)
         with h5py.File(path, locking=False) as file:
-            if file[part.dset_name].shape != part.src_space.shape:
+            first, last = part.vspace.get_select_bounds()
+            if len(file[part.dset_name]) != last[0] + 1 - first[0]:
                 raise OSError(f"{path} is not the part that it was")
 
 

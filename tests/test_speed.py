@@ -188,3 +188,29 @@ def test_operations_are_timed_both_ways():
     assert set(found) == {"linear", "scores"}
     for times in found.values():
         assert set(times) == {"ordinary", "shared"} and all(map(len, times.values()))
+
+
+@pytest.fixture
+def cpu_as_gpu(monkeypatch):
+    """The calls that only a CUDA device can answer, answered for a CPU."""
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 2**30)
+    return torch.device("cpu")
+
+
+def test_a_gpu_is_measured_in_all_respects(cpu_as_gpu, world, tmp_path, monkeypatch):
+    paths = {"captions": world / "captions.csv", "images": world / "Images"}
+    paths |= {"splits": world, "output": tmp_path}
+    run = {name: str(path) for name, path in paths.items()} | {"dataset": "world"}
+    run |= {"min_freq": 0, "image_size": 64, "epochs": 1, "decoder_dim": 8}
+    monkeypatch.setattr(speed, "GPU_SIZES", {"small": SMALL})
+    monkeypatch.setattr(speed, "GPU_RUNS", {"a run": run})
+    monkeypatch.setattr(speed, "ENCODERS", [("efficientnet_lite0", 64, 5)])
+    monkeypatch.setattr(race, "Sizes", lambda: SMALL)
+    monkeypatch.setattr(race, "BOOK", SMALL)
+    monkeypatch.chdir(tmp_path)  # where no Flickr8k is
+    printed = speed.measure_gpu(cpu_as_gpu)
+    assert set(printed["steps"]["small"]["seconds"]) == {
+        *("textbook", "ours", "ours, mixed precision")
+    }
+    speed.print_gpu(printed)

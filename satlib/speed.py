@@ -14,18 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 
 from satlib import benchmark as race
 from satlib.batches import CaptionDataset, batches, cache_features
-from satlib.captioner import SHIPPED, load_captioner
-from satlib.configuration import Config
 from satlib.dataset import Files, create_input_files
 from satlib.decoder import pack, textbook_forward
 from satlib.encoder import build_encoder
 from satlib.files import keep_results
-from satlib.fit import fit, split_photographs
 from satlib.photographs import write_images
 from satlib.scenes import write_scenes
 from satlib.training import mixed_precision, train
@@ -288,22 +284,6 @@ def gpu_search(sizes, device, images=100):
 
 
 # chapters/speed.md: On a GPU
-def gpu_run(choices):
-    """Train from the beginning, and caption; return what was found, by name."""
-    config, runs = Config(**choices), []
-    peak = gpu_peak(lambda: runs.append(fit(config, resume=False)))
-    photographs, _ = split_photographs(config, "VAL")
-    caption = partial(load_captioner(runs[0].best).caption, photographs, batch_size=100)
-    times = race.compare({"caption": caption}, repeats=3)["caption"]
-    return {
-        "choices": choices,
-        "history": runs[0].history,
-        "bytes": peak,
-        "captions a second": [len(photographs) / seconds for seconds in times],
-    }
-
-
-# chapters/speed.md: On a GPU
 GPU_SIZES = {
     "textbook's": race.Sizes(),
     "textbook's, 5 captions each": race.Sizes(per_image=5),
@@ -311,48 +291,32 @@ GPU_SIZES = {
     "book's, 64 images": replace(race.BOOK, images=64),
 }
 ENCODERS = ("efficientnet_lite0", 224, 5), ("efficientnet_b4", 256)
-GPU_RUNS = {
-    "scenes, 8 at a time": {"epochs": 2},
-    "scenes, 64 at a time": {"epochs": 10, "batch_size": 64, "decoder_lr": 4e-3},
-}
-PART = {"max_images": 1500, "concept_epochs": 2, "epochs": 5, "batch_size": 32}
 
 
 def measure_gpu(device):
     """Run all measurements on a CUDA device; return their figures."""
-    recipe, runs = yaml.safe_load(SHIPPED.with_name("flickr8k.yaml").read_text()), {}
-    if Path(recipe["images"]).exists():
-        runs["part of Flickr8k"] = recipe | PART
+    searched = "textbook's", "book's"
     return {
         "steps": {name: gpu_steps(s, device) for name, s in GPU_SIZES.items()},
         "encoding": {name: gpu_encoding(device, name, *c) for name, *c in ENCODERS},
-        "search": {
-            "textbook's": gpu_search(race.Sizes(), device),
-            "book's": gpu_search(race.BOOK, device),
-        },
-        "runs": {name: gpu_run(run) for name, run in (GPU_RUNS | runs).items()},
+        "search": {name: gpu_search(GPU_SIZES[name], device) for name in searched},
     }
 
 
 # chapters/speed.md: On a GPU
-def print_gpu(found):
-    """Print what `measure_gpu` found."""
+def gpu_lines(found):
+    """Yield a line for each figure of `measure_gpu`, the middle of its rounds."""
     for size, step in found["steps"].items():
         for form, times in step["seconds"].items():
             busy, peak = 1000 * step["at work"][form], step["bytes"][form] / 2**30
             line = f"{1000 * np.median(times):5.0f} ms, at work {busy:4.0f} ms"
-            print(f"{size:27} {form:22} {line}, {peak:4.1f} GB")
+            yield f"{size:27} {form:22} {line}, {peak:4.1f} GB"
     for name, times in found["encoding"].items():
-        print(f"{name:50} {1 / np.median(times):6.0f} pictures a second")
+        yield f"{name:50} {1 / np.median(times):6.0f} pictures a second"
     for size, forms in found["search"].items():
         for form, times in forms.items():
             line = f"{100 / np.median(times):6.0f} captions a second"
-            print(f"{size:27} {form:22} {line}")
-    for name, run in found["runs"].items():
-        last, speed = run["history"][-1], np.median(run["captions a second"])
-        scores = f"{last['epoch']} epochs, BLEU-4 {last['bleu4']:.3f}"
-        costs = f"{last['seconds']:.0f} s the last, {run['bytes'] / 2**30:.1f} GB"
-        print(f"{name:27} {scores}, {costs}, {speed:.0f} captions a second")
+            yield f"{size:27} {form:22} {line}"
 
 
 # chapters/speed.md: On a GPU
@@ -365,7 +329,7 @@ def main(arguments=None):
         parser.error("--gpu: PyTorch finds no CUDA device on this machine")
     if gpu:
         found = measure_gpu(torch.device("cuda"))
-        print_gpu(found)
+        print(*gpu_lines(found), sep="\n")
         print(keep_results("gpu", f"{COMMAND} --gpu", 28, **found))
     else:
         found = measure(race.Sizes())

@@ -58,13 +58,12 @@ batches: encoder files scenes dataset
 configuration: encoder files
 maps: figures files photographs
 explorer: figures maps
+speed: encoder decoder training benchmark files scenes photographs dataset batches
 model: encoder decoder recurrence files configuration
 learner: training concepts model
 fit: training concepts validation self_critical files scenes dataset batches
     configuration model learner
 captioner: beam_search files photographs configuration model
-speed: encoder decoder training benchmark files scenes photographs dataset batches
-    configuration fit captioner
 grounding: bleu validation files scenes configuration model learner fit captioner
 card: caption_files bleu files model captioner grounding
 ablation: files configuration fit captioner card

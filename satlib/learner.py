@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from satlib.concepts import Concepts
 from satlib.model import choose_device
 from satlib.scale import gathered, rank
-from satlib.training import Iterations, scaler_of
+from satlib.training import Iterations
 
 
 # chapters/learner.md: The average of where the weights have been
@@ -56,7 +56,7 @@ class Learner:
         self.encoder = model.encoder.to(self.device)
         self.models = models_of(model).to(self.device)
         self.decoder = self.models["decoder"]
-        self.scaler, self.begun = scaler_of(self.device), None
+        self.begun = None
         self.start(lesson)
         if rank():  # each process drops out other entries, with the same weights
             torch.manual_seed(self.config.seed + rank())
@@ -81,9 +81,8 @@ class Learner:
 
     def settings(self):
         """Return what each step of training is given, whatever is learnt."""
-        chosen = {"grad_clip": self.config.grad_clip, "scaler": self.scaler}
-        chosen |= {"keep": self.keep, "begun": self.begun}
-        return chosen | {"after_step": self.follow}
+        chosen = {"grad_clip": self.config.grad_clip, "after_step": self.follow}
+        return chosen | {"keep": self.keep, "begun": self.begun}
 
     def iterations(self, loader, number):
         """Return the `Iterations` of epoch `number` over a loader."""
@@ -91,7 +90,7 @@ class Learner:
 
     def parts(self):
         """Return by name everything that has a state_dict and changes in training."""
-        parts = {"learner": self.models, "average": self.average, "scaler": self.scaler}
+        parts = {"learner": self.models, "average": self.average}
         names = "encoder_optimizer", "decoder_optimizer"
         parts |= dict(zip(names, self.optimizers, strict=True))
         return {name: part for name, part in parts.items() if part is not None}

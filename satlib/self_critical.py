@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from satlib.beam_search import speak, speakable
 from satlib.bleu import ngrams
 from satlib.scale import parallel
-from satlib.training import Joined, encode
+from satlib.training import Joined, encode, mixed_precision
 from satlib.validation import WordLesson
 
 ORDERS = range(1, 5)  # of the n-grams
@@ -125,7 +125,7 @@ def train_on_reward(iterations, encoder, decoder, reward, word_map, count=5):
     decoder.eval()
     model = parallel(Drawing(encoder, decoder))
     for images, true, _ in iterations:
-        with iterations.half_precision():
+        with mixed_precision(iterations.device):
             rows, decoded = model(images, word_map, count)
         rewards = reward(*(r.unflatten(0, (len(images), -1)) for r in (true, rows)))
         loss = reward_loss(decoded, advantages(rewards), word_map)

@@ -106,7 +106,7 @@ def train(
     iterations = Iterations(loader, optimizers, epoch, **settings)
     model = parallel(Joined(encoder, decoder))
     for images, captions, lengths in iterations:
-        with iterations.half_precision():
+        with mixed_precision(iterations.device):
             decoded = model(images, captions, lengths)
             loss, penalty = caption_loss(decoded, alpha_c)
         words, top5 = len(decoded.targets), accuracy(decoded.scores, decoded.targets)
@@ -138,9 +138,10 @@ class Joined(nn.Module):
 
 
 # chapters/training.md: One epoch
-def scaler_of(device):
-    """Return a scaler of gradients, which does nothing but on CUDA devices."""
-    return torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+def mixed_precision(device):
+    """Return the context in which a CUDA device multiplies in bfloat16, if it can."""
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported(False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=able)
 
 
 # chapters/training.md: One epoch
@@ -168,7 +169,6 @@ class Iterations:
     epoch: int
     grad_clip: float = 5.0
     print_freq: int = 100
-    scaler: torch.amp.GradScaler | None = None
     after_step: Callable | None = None
     keep: Callable | None = None
     begun: dict | None = None
@@ -176,7 +176,6 @@ class Iterations:
     def __post_init__(self):
         self.optimizers = [each for each in self.optimizers if each is not None]
         self.device = self.optimizers[0].param_groups[0]["params"][0].device
-        self.scaler = self.scaler or scaler_of(self.device)
         self.meters, self.times = {}, {name: AverageMeter() for name in TIMES}
         self.number, self.idle = 0, False
         if self.begun:
@@ -199,11 +198,6 @@ class Iterations:
                     self.keep({"iteration": self.number, "sums": self.sums()})
             start = time.perf_counter()
 
-    def half_precision(self):
-        """Return the context in which CUDA computes wide products in half precision."""
-        enabled = self.scaler.is_enabled()
-        return torch.autocast(self.device.type, torch.float16, enabled=enabled)
-
     def learn(self, *parts):
         """Go backward from the loss, clip the gradients, and take a step.
 
@@ -211,12 +205,10 @@ class Iterations:
         """
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(self.loss_of_all(parts)).backward()
+        self.loss_of_all(parts).backward()
         for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
             clip_gradient(optimizer, self.grad_clip)
-            self.scaler.step(optimizer)
-        self.scaler.update()
+            optimizer.step()
         if self.after_step:
             self.after_step()
 

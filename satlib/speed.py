@@ -4,6 +4,10 @@
 
 import argparse
 import io
+import json
+import os
+import subprocess
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
@@ -107,6 +111,29 @@ def file_times(count=1000, repeats=5):
             return race.compare({"Pillow alone": pillow, "ours": ours}, repeats)
 
 
+# chapters/speed.md: Several processes
+SHARED_RUN = {"scenes": 320, "stage": 8, "image_size": 256, "min_freq": 0, "epochs": 2}
+SHARED_RUN |= {"batch_size": 32, "attention_dim": 512, "embed_dim": 512}
+SHARED_RUN |= {"decoder_dim": 512}
+
+
+def process_times(pairs=((1, 1), (1, 2), (2, 1))):
+    """Return the seconds of a step for each pair: processes, and threads of each."""
+    found = {}
+    for processes, threads in pairs:
+        with tempfile.TemporaryDirectory() as folder:
+            run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+            run += [f"--nproc-per-node={processes}", "-m", "satlib.fit"]
+            for name, value in (SHARED_RUN | {"output": folder}).items():
+                run += ["-p", name, str(value)]
+            environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+            subprocess.run(run, env=environment, check=True, capture_output=True)
+            rows = Path(folder, "log.jsonl").read_text().splitlines()
+        name = f"{processes} × {threads} threads"
+        found[name] = json.loads(rows[-1])["train_batch_time"]
+    return found
+
+
 # chapters/speed.md: Memory, and straight lines
 def peak_memory(function):
     """Return the most bytes that the tensors made by a function take at once."""
@@ -193,6 +220,7 @@ def measure(sizes, images=100, photographs=1000, repeats=5):
         "search": race.search_times(replace(sizes, images=images), repeats=repeats),
         "epoch": epoch_times(sizes, repeats=repeats),
         "files": file_times(photographs, repeats),
+        "processes": process_times(),
         "memory": peaks(sizes),
         "beams": search_growth(sizes),
         "growth": {name: growth(sizes, name, v) for name, v in GROWTH.items()},

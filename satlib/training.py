@@ -53,6 +53,14 @@ class AverageMeter:
         self.avg = self.sum / self.count if self.count else 0.0
 
 
+def meters_of(sums):
+    """Return meters by name, of pairs of a sum and its number of items by name."""
+    meters = {name: AverageMeter() for name in sums}
+    for name, meter in meters.items():
+        meter.add(*sums[name])
+    return meters
+
+
 # chapters/training.md: Keeping count: AverageMeter and top-5 accuracy
 def accuracy(scores, targets, k=5):
     """Return the percentage of words (W,) that are among the k best scores (W, V)."""
@@ -145,14 +153,6 @@ def mixed_precision(device):
 
 
 # chapters/training.md: One epoch
-def meters_of(sums):
-    """Return meters by name, of pairs of a sum and its number of items by name."""
-    meters = {name: AverageMeter() for name in sums}
-    for name, meter in meters.items():
-        meter.add(*sums[name])
-    return meters
-
-
 @dataclass
 class Iterations:
     """The iterations of one epoch: mini-batches, a step for each, and what to count.

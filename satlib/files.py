@@ -75,7 +75,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def naming(path):
-    """Turn the error of a full disk in a `with` block into an OSError with the path."""
+    """Raise what a full disk does to a `with` block as an OSError with the path."""
     try:
         yield
     except Exception as error:
@@ -240,6 +240,15 @@ def _take(lock, mine):
 LOCK = "writing.lock"
 
 
+def _refuse(lock, other):
+    pid = other["owner"].split("-")[1]
+    run = f"another run (process {pid} on {other['machine']})"
+    who = f"{lock.parent}: {run} writes here"
+    if not other["brief"]:
+        raise OSError(f"{who}; wait for its end, or take another folder")
+    return who
+
+
 @contextmanager
 def _held(lock, brief):
     mine = {"owner": owner(), "thread": threading.get_ident()}
@@ -249,11 +258,7 @@ def _held(lock, brief):
     mine |= {"machine": platform.node(), "brief": brief}
     told = False
     while other := _take(lock, mine):
-        pid = other["owner"].split("-")[1]
-        run = f"another run (process {pid} on {other['machine']})"
-        who = f"{lock.parent}: {run} writes here"
-        if not other["brief"]:
-            raise OSError(f"{who}; wait for its end, or take another folder")
+        who = _refuse(lock, other)
         if not told:
             print(f"{who}; waiting until it has done", flush=True)
         told = True
@@ -279,6 +284,15 @@ def hold(folder, brief=False):
 
 
 # chapters/files.md: One run at a time
+def check_free(folder):
+    """Raise an OSError where another run holds a folder, and not only briefly."""
+    lock = Path(folder).absolute() / LOCK
+    other = _holder(lock)
+    ours = other.get("owner") == owner()
+    if not ours and _lives(lock, other):
+        _refuse(lock, other)
+
+
 def tidy(folder):
     """Remove what killed processes left in a folder, as far as one may."""
     lock = Path(folder).absolute() / LOCK

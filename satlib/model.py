@@ -233,7 +233,10 @@ def load_checkpoint(path):
 
 @contextmanager
 def named(path, checkpoint):
-    """Put a checkpoint's path before what is found wrong with it in a `with` block."""
+    """Raise a ValueError with the path for what is wrong with a checkpoint's content.
+
+    For a `with` block that looks into it.
+    """
     try:
         yield
     except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:

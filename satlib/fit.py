@@ -148,7 +148,7 @@ def run_epoch(learner, files, references, folder):
     """Teach and examine one epoch; add its row to the learner's history.
 
     `files` are the run's data; `references` holds the validation captions as words;
-    `folder` is that of the run.
+    `folder` is that of the run. Raises ValueError where a loss is no number.
     """
     config, history, start = learner.config, learner.history, time.perf_counter()
     lesson, since = learner.lesson, epochs_since_best(history)
@@ -165,7 +165,10 @@ def run_epoch(learner, files, references, folder):
     with nullcontext() if wide else threads_for(learner.decoder):
         taught = teach(learner, splits[0])
         row |= {f"train_{name}": value for name, value in taught.items()}
-        row |= lesson.examine(learner, loader, references)
+        try:
+            row |= lesson.examine(learner, loader, references)
+        except ValueError as error:
+            raise ValueError(f"epoch {row['epoch']}, {error}") from error
     history.append(row | {"seconds": time.perf_counter() - start})
     print(validation_line(row), flush=True)
 

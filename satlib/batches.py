@@ -11,7 +11,6 @@ import h5py
 import torch
 from torch import nn
 from torch.utils.data import (
-    BatchSampler,
     DataLoader,
     Dataset,
     RandomSampler,
@@ -105,8 +104,9 @@ class Loader(DataLoader):
     """A loader of mini-batches that knows which images they hold."""
 
     def names(self, number):
-        """Return the names of the images of mini-batch `number`, from 1 on."""
-        return self.dataset.names(self.batch_sampler.drawn[number])
+        """List the names of the images of mini-batch `number`, from 1 on, if known."""
+        name_all = getattr(self.dataset, "names", lambda numbers: [])
+        return name_all(self.batch_sampler.drawn[number])
 
 
 def batches(dataset, batch_size, seed=None, workers=0, done=0):
@@ -118,7 +118,7 @@ def batches(dataset, batch_size, seed=None, workers=0, done=0):
     """
     if seed is None:
         generator, order = None, share(range(len(dataset)))
-        sampler = BatchSampler(order, batch_size, drop_last=False)
+        sampler = Shares(order, batch_size, part=list)
     else:
         generator = torch.Generator().manual_seed(seed)
         sampler = Shares(RandomSampler(dataset, generator=generator), batch_size, done)
@@ -185,7 +185,8 @@ def cache_features(encoder, images, features, batch_size=32):
     with together(hold(features.parent, brief=True)):
         if not once(are_there):  # nor written while we waited
             if features.exists():
-                tell(f"{features.name}: of other images, or damaged; computed anew")
+                other = "of another encoder or other images, or damaged"
+                tell(f"{features.name}: {other}; computed anew")
             _compute(encoder, images, features, batch_size)
     return features
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from satlib.scale import parallel, total
-from satlib.training import AverageMeter, Joined, mixed_precision
+from satlib.training import AverageMeter, Joined, check_number, mixed_precision
 
 
 # chapters/concepts.md: The targets
@@ -79,12 +79,17 @@ def train_concepts(iterations, encoder, concepts, word_map):
 # chapters/concepts.md: One epoch
 @torch.no_grad()
 def validate_concepts(loader, encoder, concepts, word_map):
-    """Return the mean loss on a split, as `concept_loss`."""
+    """Return the mean loss on a split, as `concept_loss`.
+
+    Raises ValueError with the names of a mini-batch's images where it is no number.
+    """
     device, meter = next(concepts.parameters()).device, AverageMeter()
     model = Joined(encoder, concepts)
-    for batch in loader:
+    for number, batch in enumerate(loader, 1):
         batch = [tensor.to(device) for tensor in batch]
-        meter.update(loss_of(batch, model, word_map).item(), len(batch[0]))
+        loss = loss_of(batch, model, word_map)
+        check_number(loss, "validation: the loss", loader, number)
+        meter.update(loss.item(), len(batch[0]))
     loss, images = total(meter.sum, meter.count)
     return {"concept_loss": loss / images}
 

@@ -193,8 +193,9 @@ def check_same_run(checkpoint, config, data, path):
     `data` is what the manifest of the data files says of captions and photographs; None
     where that is not known yet.
     """
+    usual = {choice.name: choice.default for choice in fields(Config)}
     for name, value in asdict(config).items():
-        before = checkpoint["config"].get(name)
+        before = checkpoint["config"].get(name, usual[name])
         if name not in FREE_CHOICES + PLACES and before != value:
             raise ValueError(
                 f"{path} is of a run with {name}={before!r}, not {value!r}; choose "

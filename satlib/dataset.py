@@ -27,7 +27,7 @@ from satlib.files import (
     write_json,
 )
 from satlib.photographs import file_sizes, write_images
-from satlib.scale import check_parts, forget_parts, once, together
+from satlib.scale import check_parts, forget_parts, once, tell, together
 
 
 # chapters/dataset.md: Counting words
@@ -146,16 +146,15 @@ class Files:
 
 
 # chapters/dataset.md: The files
-def _are_fresh(files, manifest):
+def _what_to_do(files, manifest):
     before, seals = read_if_there(files.path("manifest")), files.seals()
     if None not in seals.values() and before == manifest | {"written": seals}:
-        print(f"{files.base}: complete in {files.folder}, nothing to do")
-        return True
+        return None
     if names := before and changes(before, manifest):
-        print(f"{files.base}: other {', '.join(names)} than before, written anew")
-    elif names := changes(before.get("written", seals), seals):
-        print(f"{', '.join(names)}: damaged or missing, all files are written anew")
-    return False
+        return f"other {', '.join(names)} than before, written anew"
+    if names := changes(before.get("written", seals), seals):
+        return f"{', '.join(names)} damaged or missing, all are written anew"
+    return "written for the first time"
 
 
 # chapters/dataset.md: The files
@@ -252,11 +251,14 @@ def write_files(plan, folder):
     is too small or another run is at work in the folder.
     """
     files = Files(Path(folder), plan.base)
-    if once(lambda: _are_fresh(files, plan.manifest)):
+    if not once(lambda: _what_to_do(files, plan.manifest)):
+        tell(f"{files.base}: complete in {files.folder}, nothing to do")
         tidy(folder)
         return files
-    with together(hold(folder, brief=True)):  # nor written while we waited
-        if not once(lambda: _are_fresh(files, plan.manifest)):
+    with together(hold(folder, brief=True)):
+        what = once(lambda: _what_to_do(files, plan.manifest))
+        if what:  # not done while we waited
+            tell(f"{files.base}: {what}")
             _write(files, plan)
     return files
 

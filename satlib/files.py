@@ -75,7 +75,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def naming(path):
-    """Turn the error of a full disk in a `with` block into an OSError with the path."""
+    """Raise what a full disk does to a `with` block as an OSError with the path."""
     try:
         yield
     except Exception as error:
@@ -154,12 +154,16 @@ def make_folder(folder):
     """Make a folder, and remove what killed processes left in it; return its path."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    return folder
+
+
+def _sweep(folder):
     ours = re.compile(rf".*\.{MACHINE}-(\d+)-(\d+)-\d+\.part")
     for path in folder.glob("*.part"):
         left = ours.fullmatch(path.name)
         if left and begun(int(left[1])) not in (left[2], ""):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    return folder
 
 
 # chapters/files.md: One run at a time
@@ -199,14 +203,10 @@ def _touched(path):  # opened, as another machine's disk is asked only then
 # chapters/files.md: One run at a time
 def _holder(lock):
     keys = "owner", "thread", "inode", "machine", "brief"
-    for _ in range(20):
-        with suppress(ValueError, KeyError, TypeError, OSError):
-            content = json.loads(lock.read_text(encoding="utf-8"))
-            if re.fullmatch(r"\w+-\d+-\w*", content["owner"]):
-                return {key: content[key] for key in keys}
-        if not lock.exists():
-            break
-        time.sleep(0.05)  # it was made just now, and is not yet written
+    with suppress(ValueError, KeyError, TypeError, OSError):
+        content = json.loads(lock.read_text(encoding="utf-8"))
+        if re.fullmatch(r"\w+-\d+-\w*", content["owner"]):
+            return {key: content[key] for key in keys}
     return {}
 
 
@@ -228,7 +228,9 @@ def _take(lock, mine):
             mine["inode"] = os.fstat(file.fileno()).st_ino
             json.dump(mine, file)
             return {}
-        holder = _holder(lock)
+        if not (holder := _holder(lock)):
+            time.sleep(0.5)  # it was made just now, and is not yet written?
+            holder = _holder(lock)
         if _lives(lock, holder):
             return holder
         with _held(Path(f"{lock}.old"), brief=True):
@@ -240,6 +242,15 @@ def _take(lock, mine):
 LOCK = "writing.lock"
 
 
+def _refuse(lock, other):
+    pid = other["owner"].split("-")[1]
+    run = f"another run (process {pid} on {other['machine']})"
+    who = f"{lock.parent}: {run} writes here"
+    if not other["brief"]:
+        raise OSError(f"{who}; wait for its end, or take another folder")
+    return who
+
+
 @contextmanager
 def _held(lock, brief):
     mine = {"owner": owner(), "thread": threading.get_ident()}
@@ -249,11 +260,7 @@ def _held(lock, brief):
     mine |= {"machine": platform.node(), "brief": brief}
     told = False
     while other := _take(lock, mine):
-        pid = other["owner"].split("-")[1]
-        run = f"another run (process {pid} on {other['machine']})"
-        who = f"{lock.parent}: {run} writes here"
-        if not other["brief"]:
-            raise OSError(f"{who}; wait for its end, or take another folder")
+        who = _refuse(lock, other)
         if not told:
             print(f"{who}; waiting until it has done", flush=True)
         told = True
@@ -279,6 +286,15 @@ def hold(folder, brief=False):
 
 
 # chapters/files.md: One run at a time
+def check_free(folder):
+    """Raise an OSError where another run holds a folder, and not only briefly."""
+    lock = Path(folder).absolute() / LOCK
+    other = _holder(lock)
+    ours = other.get("owner") == owner()
+    if not ours and _lives(lock, other):
+        _refuse(lock, other)
+
+
 def tidy(folder):
     """Remove what killed processes left in a folder, as far as one may."""
     lock = Path(folder).absolute() / LOCK
@@ -286,7 +302,7 @@ def tidy(folder):
         if lock.exists() and not _lives(lock, _holder(lock)):
             with _held(lock, brief=True):
                 pass
-        make_folder(folder)
+        _sweep(Path(folder))
 
 
 # chapters/files.md: How far is it, and is there room?
@@ -356,11 +372,6 @@ def read_if_there(path):
             return content
     print(f"{path} is damaged: what it stands for is made again")
     return {}
-
-
-def is_fresh(path, manifest):
-    """Tell whether the manifest at `path` is there, and says what `manifest` says."""
-    return read_if_there(path) == manifest
 
 
 def changes(before, manifest):

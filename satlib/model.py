@@ -112,16 +112,16 @@ def _unpack(path):
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
     if not path.is_file():
         raise ValueError(f"{path} is not a checkpoint: it is no file but a folder")
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, io.BytesIO() as whole:
         try:
-            with zipfile.ZipFile(file) as archive:
-                parts = archive.infolist()
-                if sum(part.file_size for part in parts) > path.stat().st_size:
+            with zipfile.ZipFile(file) as read, zipfile.ZipFile(whole, "w") as write:
+                parts = {part.filename: part for part in read.infolist()}
+                if sum(p.file_size for p in parts.values()) > path.stat().st_size:
                     raise ValueError("it is packed, which torch.save never does")
-                if damaged := archive.testzip():
-                    raise ValueError(f"its part {damaged} is damaged")
-            file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
+                for name, part in parts.items():
+                    write.writestr(name, read.read(part))
+            whole.seek(0)
+            return torch.load(whole, map_location="cpu", weights_only=True)
         except Exception as error:  # which one depends on the bytes of the file
             reason = " ".join(str(error).split("\n")[0].split())[:200]
             what = "empty" if not path.stat().st_size else f"{reason}"
@@ -233,11 +233,14 @@ def load_checkpoint(path):
 
 @contextmanager
 def named(path, checkpoint):
-    """Put a checkpoint's path before what is found wrong with it in a `with` block."""
+    """Raise a ValueError with the path for what is wrong with a checkpoint's content.
+
+    For a `with` block that looks into it.
+    """
     try:
         yield
     except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
-        version = checkpoint.get("version", "of an older version")
+        version = checkpoint.get("version", __version__)
         by = f" (written by satlib {version}, this is {__version__})"
         by = by if version != __version__ else ""
         raise ValueError(

@@ -63,17 +63,18 @@ class Shares(BatchSampler):
     """Mini-batches, from number `done` on, of which each process gets its share.
 
     One that is too small to give all a share is given in part to those without, too.
-    `drawn` keeps by the number of a mini-batch, from 1, what this process was given.
+    `drawn` keeps by the number of a mini-batch, from 1, what this process was given:
+    its share, or another `part`.
     """
 
-    def __init__(self, sampler, batch_size, done=0):
+    def __init__(self, sampler, batch_size, done=0, part=share):
         super().__init__(sampler, batch_size, drop_last=False)
-        self.done, self.drawn = done, {}
+        self.done, self.part, self.drawn = done, part, {}
 
     def __iter__(self):
         for number, batch in enumerate(super().__iter__(), 1):
             if number > self.done:
-                self.drawn[number] = share(batch) or batch[:1]
+                self.drawn[number] = self.part(batch) or batch[:1]
                 yield self.drawn[number]
 
     def is_idle(self, number):

@@ -153,6 +153,28 @@ def mixed_precision(device):
 
 
 # chapters/training.md: One epoch
+def weights_of(optimizers):
+    """Yield the weights that optimisers move."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            yield from group["params"]
+
+
+def check_number(value, what, loader, number):
+    """Raise a ValueError that names a mini-batch's images unless a tensor is finite.
+
+    `what` is said to be no number in mini-batch `number` of the loader, from 1 on.
+    """
+    if torch.isfinite(value).all():
+        return
+    names = getattr(loader, "names", lambda number: [])(number)
+    raise ValueError(
+        f"{what} is no number in batch {number}, of the images: {', '.join(names)}. "
+        "Look at these, or lower the learning rate. The last checkpoint is untouched"
+    )
+
+
+# chapters/training.md: One epoch
 @dataclass
 class Iterations:
     """The iterations of one epoch: mini-batches, a step for each, and what to count.
@@ -161,7 +183,9 @@ class Iterations:
     the weights. An optimiser that is None, of what is frozen, is passed over. Prints a
     line every `print_freq` iterations: of each meter the latest value, and in brackets
     the mean. Calls `after_step` after each step, and after a line `keep`, with what an
-    epoch that was interrupted there goes on from, as `begun`.
+    epoch that was interrupted there goes on from, as `begun`. Raises ValueError with
+    the names of a mini-batch's images where its loss, or the weights after the last,
+    are no numbers.
     """
 
     loader: Iterable
@@ -197,6 +221,14 @@ class Iterations:
                 if self.keep and not last:
                     self.keep({"iteration": self.number, "sums": self.sums()})
             start = time.perf_counter()
+        if self.times["batch_time"].count:
+            weights = weights_of(self.optimizers)
+            self.check(sum(p.detach().sum() for p in weights), "a weight")
+
+    def check(self, value, what):
+        """Raise a ValueError with the images at hand unless a tensor is finite."""
+        what = f"epoch {self.epoch}: {what}"
+        check_number(value, what, self.loader, self.number)
 
     def learn(self, *parts):
         """Go backward from the loss, clip the gradients, and take a step.
@@ -205,7 +237,11 @@ class Iterations:
         """
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.loss_of_all(parts).backward()
+        loss = self.loss_of_all(parts)
+        self.check(loss.detach(), "the loss")
+        loss.backward()
+        grads = (p.grad for p in weights_of(self.optimizers))
+        self.check(sum(g.sum() for g in grads if g is not None), "a gradient")
         for optimizer in self.optimizers:
             clip_gradient(optimizer, self.grad_clip)
             optimizer.step()

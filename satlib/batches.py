@@ -29,6 +29,7 @@ from satlib.files import (
     naming,
     owner,
     progress,
+    reserve,
     tidy,
 )
 from satlib.scale import (
@@ -236,13 +237,16 @@ def _lay_out(path, key, encoder, shape):
     device = next(encoder.parameters()).device
     sample = torch.zeros(1, *shape[1:], dtype=torch.uint8, device=device)
     shape = shape[0], *encoder.begin(sample).shape[1:]
-    make_room(path.parent, shape[0], 2 * shape[1] * shape[2], "cached images")
+    each = 2 * shape[1] * shape[2]
+    make_room(path.parent, shape[0], each, "cached images")
+    reserve(path, shape[0] * each + 2**12)
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     with h5py.File(path, "w", locking=False) as file:
         file.create_dataset("cells", shape, "float16", dcpl=layout)
         file.create_dataset("done", (), "int64", data=0)
         file.attrs["key"] = key
+    reserve(path, shape[0] * each)  # which HDF5 has given back, to take it bit by bit
 
 
 # chapters/batches.md: Something to practise on

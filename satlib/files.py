@@ -340,6 +340,24 @@ def make_room(folder, count, each=3 * 256**2, what="photographs"):
     print(need)
 
 
+# chapters/files.md: How far is it, and is there room?
+def reserve(path, size):
+    """Let a file have at least `size` bytes of the disk; make it if need be; return it.
+
+    Raises OSError where they cannot be had; then the file is removed.
+    """
+    try:
+        with open(path, "ab") as file:
+            if hasattr(os, "posix_fallocate"):  # else, holes are not filled
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(max(size, os.path.getsize(path)))
+    except OSError:
+        Path(path).unlink()
+        raise
+    return path
+
+
 # chapters/files.md: Is it fresh? First, what is a digest
 def digest(content):
     """Return the SHA-256 of plain values (numbers, text, lists, dictionaries)."""

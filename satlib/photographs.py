@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from satlib.files import progress, replacing
+from satlib.files import progress, replacing, reserve
 from satlib.scale import gathered, join_parts, once, part_of, share, wait
 
 MAX_PIXELS = 100_000_000
@@ -147,10 +147,11 @@ def write_images(path, folder, names, captions_per_image, size=256, skip=False):
     """
     path, names, shape, kept, sums = Path(path), share(names), (3, size, size), [], []
     options = {"chunks": (1, *shape), "maxshape": (None, *shape)}
+    room = len(names) * (3 * size**2 + 64) + 2**13  # the index of the chunks, too
     with (
         read_ahead([Path(folder, name) for name in names], size) as squares,
         replacing(part_of(path)) as temporary,
-        h5py.File(temporary, "w", locking=False) as file,
+        h5py.File(reserve(temporary, room), "w", locking=False) as file,
     ):
         images = file.create_dataset("images", (len(names), *shape), "u1", **options)
         squares = progress(squares, len(names), part_of(path).name)

@@ -272,7 +272,7 @@ SPOILT = {
     "of another epoch": lambda path: rewrite(path, epoch=7),
     "of an unknown lesson": lambda path: rewrite(path, lesson="dance"),
     "without optimiser": lambda path: rewrite(path, decoder_optimizer=None),
-    "without random numbers": lambda path: rewrite(path, random_state=None),
+    "without random numbers": lambda path: rewrite(path, random_states=None),
     "without its data": lambda path: rewrite(path, data=None),
     "with weights that are NaN": lambda path: spoil(path, torch.nan),
 }

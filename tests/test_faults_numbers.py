@@ -109,7 +109,7 @@ def test_a_gradient(value):
         with pytest.raises(
             ValueError, match="epoch 4: (the loss|a gradient).*in batch 1"
         ):
-            iterations.learn(Steep.apply(weight))
+            iterations.learn((Steep.apply(weight), 3))
         break
     assert torch.equal(weight.detach(), torch.ones(3))
 
@@ -119,8 +119,8 @@ def test_weights_after_the_last_batch(run, monkeypatch):
     config, folder = run
     before, learn, steps = kept(folder), Iterations.learn, []
 
-    def spoiling(self, loss):
-        learn(self, loss)
+    def spoiling(self, *parts):
+        learn(self, *parts)
         steps.append(True)
         if len(steps) == len(self.loader):
             with torch.no_grad():

@@ -185,7 +185,7 @@ def test_each_process_writes_its_part_of_the_data(tmp_path, world, capsys):
     capsys.readouterr()
     a_run(moved, world, epochs=2)
     told = capsys.readouterr().out
-    assert "TRAIN_IMAGES_world_5_cap_per_img_0_min_word_freq.hdf5: damaged" in told
+    assert "TRAIN_IMAGES_world_5_cap_per_img_0_min_word_freq.hdf5 damaged" in told
     assert "VAL_CELLS" in told and "computed anew" in told
     assert {p.name for p in moved.glob("*-of-*")} == {
         n for n in parts if "TRAIN_CELLS" in n

@@ -12,7 +12,15 @@ from typing import Literal
 import numpy as np
 
 from satlib.caption_files import SPLITS, Captions, read_captions, read_splits
-from satlib.files import changes, digest, is_fresh, make_room, read_if_there, write_json
+from satlib.files import (
+    changes,
+    check_name,
+    digest,
+    is_fresh,
+    make_room,
+    read_if_there,
+    write_json,
+)
 from satlib.photographs import file_sizes, write_images
 
 
@@ -230,6 +238,7 @@ def create_input_files(
         on_error,
         max_images,
     )
+    check_name(dataset)
     base = f"{dataset}_{caps_per_img}_cap_per_img_{min_freq}_min_word_freq"
     files = Files(Path(output), base)
     source = captions if isinstance(captions, Captions) else read_captions(captions)

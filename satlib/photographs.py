@@ -104,24 +104,28 @@ def _what_is(start):
 
 
 # chapters/photographs.md: Which files are opened
-def file_of(path):
-    """Return the Path of a file. Raises FileNotFoundError, or ValueError for a pipe."""
-    if re.match(r"\w\w+:/", str(path)):
-        raise ValueError("it is an address: download it and name the file")
-    path = Path(os.path.expanduser(path))
-    path.stat()
-    if not path.is_file():
-        raise ValueError("it is no file but a folder, a pipe or a device")
-    return path
-
-
-# chapters/photographs.md: Which files are opened
 def shown(photograph):
     """Return the name of a photograph, or what stands for it, in one line of text."""
     if isinstance(photograph, np.ndarray):
         return f"an array of {photograph.dtype} {photograph.shape}"
     name = str(getattr(photograph, "filename", "") or photograph)[:1000]
     return name if name.isprintable() else repr(name)[1:-1]
+
+
+# chapters/photographs.md: Which files are opened
+def file_of(path):
+    """Return the path of a file, `~` written out.
+
+    Raises FileNotFoundError, or ValueError for a folder, a pipe, or an address.
+    """
+    found = os.path.expanduser(path)
+    if re.match(r"\w\w+:/", str(path)) and not os.path.exists(found):
+        raise ValueError(f"{shown(path)} is an address: download it, name the file")
+    if not os.path.exists(found):
+        raise FileNotFoundError(f"{shown(path)}: there is no such file")
+    if not os.path.isfile(found):
+        raise ValueError(f"{shown(path)} is no file but a folder, a pipe or a device")
+    return found
 
 
 # chapters/photographs.md: Which files are opened
@@ -139,12 +143,12 @@ def _read(file, size):
 
 
 # chapters/photographs.md: Which files are opened
-def check_photograph(photograph):
+def check_photograph(photograph, name="a photograph"):
     """Raise TypeError for what is no path, open file, PIL image or array."""
     kinds = str, os.PathLike, Image.Image, np.ndarray
     if not (isinstance(photograph, kinds) or hasattr(photograph, "read")):
         raise TypeError(
-            "a photograph is a path, an open file, a PIL image or a NumPy array, not "
+            f"{name} must be a path, an open file, a PIL image or a NumPy array, not "
             f"{type(photograph).__name__}"
         )
 
@@ -160,6 +164,8 @@ def open_photograph(photograph, size):
     TypeError for what is no photograph at all.
     """
     check_photograph(photograph)
+    if isinstance(photograph, (str, os.PathLike)):
+        photograph = file_of(photograph)
     try:
         if hasattr(photograph, "read"):
             return _read(photograph, size)
@@ -167,10 +173,8 @@ def open_photograph(photograph, size):
             return _upright(photograph)
         if isinstance(photograph, np.ndarray):
             return _upright(_picture(photograph))
-        with open(file_of(photograph), "rb") as file:
+        with open(photograph, "rb") as file:
             return _read(file, size)
-    except FileNotFoundError:
-        raise
     except Exception as error:
         why = getattr(error, "strerror", None) or error
         problem = f"{shown(photograph)}: not a usable photograph: {why}"
@@ -189,15 +193,6 @@ def load_photograph(photograph, size=256):
 
 
 # chapters/photographs.md: Thousands of them, on all cores
-def square_or_error(photograph, size):
-    """Return what `load_photograph` returns, or the OSError or ValueError it raises."""
-    try:
-        return load_photograph(photograph, size)
-    except (OSError, ValueError) as error:
-        return error
-
-
-# chapters/photographs.md: Thousands of them, on all cores
 @contextmanager
 def read_ahead(paths, size=256, ahead=64):
     """Load photographs on all cores; for a `with` block, at whose end the threads end.
@@ -205,10 +200,16 @@ def read_ahead(paths, size=256, ahead=64):
     Yields an iterator over the squares in order, or for each the error that it met.
     """
 
+    def load(path):
+        try:
+            return load_photograph(path, size)
+        except (OSError, ValueError) as error:
+            return error
+
     def in_order():
         waiting = deque()
         for path in paths:
-            waiting.append(pool.submit(square_or_error, path, size))
+            waiting.append(pool.submit(load, path))
             if len(waiting) == ahead:
                 yield waiting.popleft().result()
         while waiting:

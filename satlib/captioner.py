@@ -180,20 +180,20 @@ def find_photographs(path):
     What else is in the folder is counted and named. Raises FileNotFoundError, or
     ValueError for an address, a pipe, or a folder without any photograph.
     """
-    path, kinds = Path(os.path.expanduser(path)), defaultdict(list)
-    if not path.is_dir():
+    path = Path(os.path.expanduser(checked("path", path, str)))
+    if not os.path.isdir(path):
         return [Path(file_of(path))]
-    known = endings()
+    known, kinds = endings(), defaultdict(list)
     for file in sorted(path.iterdir()):
         kinds[kind_of(file, known)].append(file)
     found, told = kinds.pop("photograph", []), []
     for kind, others in kinds.items():
         names = ", ".join(shown(other.name) for other in others[:5])
-        told.append(f"{len(others)} {kind} ({names}{', …' * (len(others) > 5)})")
+        told.append(f"{kind} × {len(others)} ({names}{', …' * (len(others) > 5)})")
     if not found:
-        there = ", ".join(told) or "nothing at all"
-        read = f"read are {', '.join(FORMATS)}"
-        raise ValueError(f"{shown(path)}: no photograph here, but {there} ({read})")
+        holds = ", ".join(told) or "nothing"
+        problem = f"no photograph ({', '.join(FORMATS)}) in this folder; it holds"
+        raise ValueError(f"{shown(path)}: {problem} {holds}")
     if told:
         print("passed over:", ", ".join(told))
     return found
@@ -221,7 +221,7 @@ def load_captioner(path: str | Path | None = None) -> Captioner:
     """
     path = checked("path", path, str | None)
     path = SHIPPED if path is None else Path(os.path.expanduser(path))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(
             f"{path}: no captioner there; chapters/train.ipynb trains one and prints "
             "the path of its checkpoint, for load_captioner(path)"

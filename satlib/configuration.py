@@ -47,8 +47,8 @@ def checked(name, value, kind, least=None, most=10**9):
     if kind in WRITTEN and WRITTEN[kind].fullmatch(text):
         value = kind(text)
     if not isinstance(value, TYPES[kind]) or isinstance(value, bool) != (kind is bool):
-        hint = "; put it in quotes (papermill: -r in the place of -p)"
-        hint = hint if kind is str else ""
+        hint = "; put it in quotes, or give it to papermill with -r, not -p"
+        hint = hint * (kind is str and isinstance(value, (int, float)))
         raise ValueError(f"{name} must be {KINDS[kind]}, not {value!r}{hint}")
     if least is not None and not least <= value <= most:
         raise ValueError(f"{name}={value}: must lie between {least} and {most}")
@@ -162,8 +162,8 @@ def _check_data(config):
 
 
 def _check_encoder(config):
-    known = [*COLOURS, *timm.list_models(), *timm.list_pretrained()]
-    check_known("encoder", config.encoder, known)
+    known = {*COLOURS, *timm.list_models(), *timm.list_pretrained()}
+    check_known("encoder", config.encoder, sorted(known))
     check_layers(config.encoder, config.stage, config.output_stride)
 
 
@@ -180,9 +180,9 @@ def _check_output(output):
     if output is None:
         return
     path = Path(os.path.abspath(output))
+    if path == path.parent or max(len(os.fsencode(part)) for part in path.parts) > 255:
+        raise ValueError(f"output={output!r}: name a folder of its own, and briefly")
     found = next(p for p in (path, *path.parents) if os.path.lexists(p))
-    if path == path.parent:
-        raise ValueError(f"output={output!r}: name a folder of its own")
     if not os.path.isdir(found):
         raise ValueError(f"output={output!r}: {found} is no folder")
     if not os.access(found, os.W_OK | os.X_OK):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from satlib.files import progress, replacing
 
@@ -22,19 +22,31 @@ ORIENTATION, SAMPLE_FORMAT = ExifTags.Base.Orientation, 339
 
 
 # chapters/photographs.md: Squash, do not crop
+TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
+TURNS |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
+
+
+def _turned(image):
+    try:
+        note = image.getexif().get(ORIENTATION)
+    except Exception:  # which one depends on the bytes
+        note = None
+    return image.transpose(Image.Transpose[TURNS[note]]) if note in TURNS else image
+
+
+# chapters/photographs.md: Squash, do not crop
 def _upright(image):
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
+    if 0 in image.size:
+        raise ValueError("it has no pixel")
+    image.load()
+    image = _turned(image)
     if image.mode[0] in "IF":  # 16 or 32 bits
         image = _picture(*_deep(image))
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    if image.mode != "RGB":
-        return image.convert("RGB")
-    image.load()  # before its file is closed
-    return image
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 # chapters/photographs.md: Squash, do not crop
@@ -44,9 +56,9 @@ def _deep(image):
         raise ValueError("it holds pixels that are no numbers (NaN) or infinite")
     if getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT) == (1,) and image.mode == "I":
         values = values.view(np.uint32)
-    most = values.max(initial=0)
+    most = values.max().item()
     whites = (1, 255, 65535) if image.mode == "F" else (65535,)
-    return values, next((white for white in whites if most < white + 1), most)
+    return values, next((white for white in whites if most // 1 <= white), most)
 
 
 # chapters/photographs.md: Squash, do not crop
@@ -54,20 +66,20 @@ def _picture(values, white=None):
     colours = values.ndim > 1 and values.shape[2:] in ((), (3,), (4,))
     if not (colours and values.size and values.dtype.kind in "buif"):
         raise ValueError(
-            f"an array of {values.dtype} {values.shape}: expected (H, W), (H, W, 3) or "
-            "(H, W, 4); where colours come first, transpose(1, 2, 0) puts them last"
+            "expected numbers of shape (H, W), (H, W, 3) or (H, W, 4); where colours "
+            "come first, transpose(1, 2, 0) puts them last"
         )
-    least, most = values.min(), values.max()
+    least, most = values.min().item(), values.max().item()
     if white is None:
         usual = 1 if values.dtype.kind == "f" and most < 2 else 255
         white = {"u2": 65535, "b1": 1}.get(values.dtype.str[1:], usual)
-    if not (least >= 0 and most < white + 1):
+    if not (least >= 0 and most // 1 <= white):
         raise ValueError(
             f"values from {least} to {most}: expected bytes from 0 to 255, numbers of "
             "16 bits, or fractions from 0.0 to 1.0"
         )
-    shares = np.minimum(values, white) * (255 / white)
-    return Image.fromarray(np.rint(shares).astype(np.uint8))
+    values = np.minimum(values * (255 / white), 255)
+    return Image.fromarray(np.rint(values).astype(np.uint8))
 
 
 # chapters/photographs.md: Which files are opened
@@ -97,10 +109,11 @@ SIGNS = {
 
 
 def _what_is(start):
-    start = start.lower()
-    known = (SIGNS[sign] for sign in SIGNS if sign in start)
-    what = next(known, "damaged, or of another format") if start else "empty"
-    return f"it is {what} (read are {', '.join(FORMATS)})"
+    if not start:
+        return "it is empty"
+    found = [what for sign, what in SIGNS.items() if sign in start.lower()]
+    found.append(f"damaged, or of no kind that is read: {', '.join(FORMATS)}")
+    return f"it is {found[0]}"
 
 
 # chapters/photographs.md: Which files are opened
@@ -109,7 +122,7 @@ def shown(photograph):
     if isinstance(photograph, np.ndarray):
         return f"an array of {photograph.dtype} {photograph.shape}"
     name = str(getattr(photograph, "filename", "") or photograph)[:1000]
-    return name if name.isprintable() else repr(name)[1:-1]
+    return name if name and name.isprintable() else repr(name)
 
 
 # chapters/photographs.md: Which files are opened
@@ -120,7 +133,7 @@ def file_of(path):
     """
     found = os.path.expanduser(path)
     if re.match(r"\w\w+:/", str(path)) and not os.path.exists(found):
-        raise ValueError(f"{shown(path)} is an address: download it, name the file")
+        raise ValueError(f"{shown(path)} is an address: download it and name a file")
     if not os.path.exists(found):
         raise FileNotFoundError(f"{shown(path)}: there is no such file")
     if not os.path.isfile(found):

@@ -31,7 +31,11 @@ def _turned(image):
         note = image.getexif().get(ORIENTATION)
     except Exception:  # which one depends on the bytes
         note = None
-    return image.transpose(Image.Transpose[TURNS[note]]) if note in TURNS else image
+    if note not in TURNS:
+        return image
+    turned = image.transpose(Image.Transpose[TURNS[note]])
+    turned.info = {k: v for k, v in image.info.items() if k == "transparency"}
+    return turned
 
 
 # chapters/photographs.md: Squash, do not crop
@@ -189,7 +193,7 @@ def open_photograph(photograph, size):
         with open(photograph, "rb") as file:
             return _read(file, size)
     except Exception as error:
-        why = getattr(error, "strerror", None) or error
+        why = getattr(error, "strerror", None) or str(error) or repr(error)
         problem = f"{shown(photograph)}: not a usable photograph: {why}"
         raise ValueError(problem) from error
 

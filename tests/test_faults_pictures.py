@@ -158,7 +158,7 @@ def test_pixels_that_are_no_brightness(value, form):
     """A NaN, infinite or negative pixel: an error, not a black picture."""
     values = np.full((4, 4), 0.5, np.float32)
     values[2, 1] = value
-    with pytest.raises(ValueError, match="not a usable photograph: (values|it holds)"):
+    with pytest.raises(ValueError, match="not a usable photograph: values from"):
         square(values if form == "array" else Image.fromarray(values))
 
 
@@ -348,7 +348,5 @@ def test_an_image_that_pillow_has_only_begun_to_read(picture, tmp_path):
     image = Image.open(tmp_path / "cut.jpg")
     with image, pytest.raises(ValueError, match=r"cut\.jpg: not a usable.*truncated"):
         square(image)
-    image = Image.open(tmp_path / "cut.jpg")
-    image.close()
     with pytest.raises(ValueError, match=r"cut\.jpg: not a usable photograph: \w"):
-        square(image)
+        square(image)  # the error that Pillow raises has no text

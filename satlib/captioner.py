@@ -114,7 +114,7 @@ class Captioner:
         """Return the cells (B, C, D) of photographs."""
         return self._cells([load_photograph(i, self.image_size) for i in images])
 
-    def _squares(self, images, on_error):
+    def _squares(self, images, on_error, problems):
         for i, image in enumerate(images):
             try:
                 square = load_photograph(image, self.image_size)
@@ -122,6 +122,7 @@ class Captioner:
                 if on_error == "raise":
                     raise ValueError(f"images[{i}]: {error}") from error
                 print(f"left out: {error}")
+                problems.append(error)
             else:
                 yield i, square
 
@@ -145,8 +146,8 @@ class Captioner:
         check_known("on_error", on_error, ["raise", "skip"])
         images = as_list(images, on_error)
         words = {number: word for word, number in self.word_map.items()}
-        captions = [None] * len(images)
-        squares = self._squares(images, on_error)
+        captions, problems = [None] * len(images), []
+        squares = self._squares(images, on_error, problems)
         squares = progress(squares, len(images), "captions")
         while batch := list(islice(squares, batch_size)):
             places, pictures = zip(*batch, strict=True)
@@ -155,8 +156,9 @@ class Captioner:
                 found = beam_search(*what, length_power=self.length_power)
             for i, hypotheses in zip(places, found, strict=True):
                 captions[i] = caption_from(hypotheses, words)
-        if images and captions.count(None) == len(images):
-            raise ValueError(f"none of {len(images)} photographs can be read")
+        if images and len(problems) == len(images):
+            why = f"none of {len(images)} photographs can be read"
+            raise ValueError(f"{why}, first {problems[0]}")
         return captions
 
 

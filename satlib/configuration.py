@@ -10,6 +10,7 @@ from typing import get_args, get_type_hints
 
 import timm
 
+from satlib.caption_files import TOKENS
 from satlib.encoder import COLOURS, check_layers
 from satlib.files import ROOT, code_digest, digest
 
@@ -71,6 +72,9 @@ class Config:
     max_images: int | None = number(None, 1)  # in each split
     on_error: str = "raise"  # or "skip": leave out photographs that are broken
     min_freq: int = number(5, 0)  # a word stays if it occurs more often
+    caps_per_img: int = number(5, 1, 1000)  # rows of an image; further captions wait
+    max_length: int = number(52, 3, 1000)  # places in a row, <start> and <end> too
+    tokens: str = "words"  # or "characters", for scripts without spaces
     encoder: str = "efficientnet_lite0"
     stage: int | None = number(None, 1, 8)  # of the encoder; 8 is the last grid
     output_stride: int = number(32, 16, 32)  # pixels from cell to cell: 16 or 32
@@ -117,6 +121,8 @@ def _check_data(config):
         raise ValueError(f"dataset={config.dataset!r} needs captions=… and images=…")
     if config.on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={config.on_error!r}: must be 'raise' or 'skip'")
+    if config.tokens not in TOKENS:
+        raise ValueError(f"tokens={config.tokens!r}: must be one of {TOKENS}")
     for name in ("captions", "images", "splits"):
         path = getattr(config, name)
         if path and not Path(path).exists():
@@ -158,9 +164,11 @@ def config_from(namespace, kind=Config, besides=None):
 # chapters/configuration.md: Where a run lives
 DATA_CHOICES = ["dataset", "captions", "images", "splits", "scenes", "max_images"]
 DATA_CHOICES += ["on_error", "min_freq", "encoder", "stage", "output_stride"]
-DATA_CHOICES += ["image_size", "seed"]
+DATA_CHOICES += ["image_size", "seed", "caps_per_img", "max_length", "tokens"]
+LATER_CHOICES = ["caps_per_img", "max_length", "tokens"]
 FREE_CHOICES = ["epochs", "self_critical_epochs", "stop_after", "beam_size"]
 FREE_CHOICES += ["length_power", "workers", "output"]
+USUAL = {choice.name: choice.default for choice in fields(Config)}
 
 
 # chapters/configuration.md: Where a run lives
@@ -169,7 +177,10 @@ def folders(config):
     if config.output:
         return Path(config.output), Path(config.output)
     choices = {k: v for k, v in asdict(config).items() if k not in FREE_CHOICES}
-    data = {name: choices[name] for name in DATA_CHOICES}
+    for name in LATER_CHOICES:
+        if choices[name] == USUAL[name]:
+            del choices[name]
+    data = {name: choices[name] for name in DATA_CHOICES if name in choices}
     code = code_digest("fit") if config.dataset == "scenes" else None
     of_data, of_run = (_tag(made_from, code) for made_from in (data, choices))
     folder = ROOT.parent / "data" / "runs" / f"{config.dataset}-{of_data}"
@@ -187,7 +198,7 @@ def check_same_run(checkpoint, config, data, path):
     `data` is what the manifest of the data files says of captions and photographs.
     """
     for name, value in asdict(config).items():
-        before = checkpoint["config"].get(name)
+        before = (USUAL | checkpoint["config"])[name]
         if name not in FREE_CHOICES and before != value:
             raise ValueError(
                 f"{path} is of a run with {name}={before!r}, not {value!r}; choose "

@@ -10,10 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from satlib.batches import CaptionDataset, augmentation, batches, cache_features
+from satlib.bleu import scores
+from satlib.captioner import load_captioner
 from satlib.concepts import ConceptLesson
 from satlib.configuration import Config, check_same_run, folders
 from satlib.dataset import Files, create_input_files
-from satlib.files import make_folder, write_text
+from satlib.files import (
+    changes,
+    digest,
+    make_folder,
+    read_if_there,
+    write_json,
+    write_text,
+)
 from satlib.learner import Learner
 from satlib.model import load_checkpoint, new_model, save_checkpoint, threads_for
 from satlib.scenes import write_scenes
@@ -35,12 +44,16 @@ def write_data(config):
         captions,
         images,
         folder,
+        caps_per_img=config.caps_per_img,
         min_freq=config.min_freq,
+        max_length=config.max_length,
         seed=config.seed,
         splits=splits,
         image_size=config.image_size,
         on_error=config.on_error,
         max_images=config.max_images,
+        tokens=config.tokens,
+        required=("train", "val"),
     )
     return Files(folder, base), Path(images)
 
@@ -209,3 +222,26 @@ def fit(config: Config, resume: bool = True) -> Run:
         run_epoch(learner, files, references)
         _save(learner, data, folder)
     return Run(config, folder, learner.history)
+
+
+# chapters/fit.md: The test, once
+def score_test(run: Run) -> dict:
+    """Return what `test.json` in a run's folder says of its best checkpoint.
+
+    If it says nothing yet, the checkpoint captions the photographs of the test split,
+    and the file is written: its `epoch`, the number of `images`, the `beam_size`, and
+    the `scores` against all references. Raises ValueError where the split is empty.
+    """
+    path, config, best = run.folder / "test.json", run.config, load_checkpoint(run.best)
+    asked = {"epoch": best["epoch"], "beam_size": config.beam_size}
+    asked["trained"] = digest(best["history"])
+    kept = read_if_there(path)
+    if not changes(kept, asked):
+        return kept
+    photographs, references = split_photographs(config, "TEST")
+    if not photographs:
+        raise ValueError("the TEST split is empty: give more photographs, or its list")
+    captions = load_captioner(run.best).caption(photographs, config.beam_size)
+    found = scores(references, [caption.words for caption in captions])
+    write_json(path, asked | {"images": len(photographs), "scores": found})
+    return read_if_there(path)

@@ -353,10 +353,10 @@ def test_the_call_that_users_type_stays_and_is_annotated():
     assert [*parameters] == [
         *("dataset", "captions", "images", "output", "caps_per_img", "min_freq"),
         *("max_length", "seed", "splits", "vocabulary", "image_size", "on_error"),
-        "max_images",
+        *("max_images", "tokens", "required"),
     ]
     assert [p.default for p in parameters.values()][4:] == [
-        *(5, 5, 52, 28, None, "train", 256, "raise", None)
+        *(5, 5, 52, 28, None, "train", 256, "raise", None, "words", ())
     ]
     annotated = inspect.get_annotations(create_input_files)
     assert set(annotated) == {*parameters, "return"} and annotated["return"] is str
@@ -527,6 +527,7 @@ def test_whose_words_are_counted(example, vocabulary, known):
 def test_what_stands_by_default(example, monkeypatch):
     paths = example / "captions.csv", example / "images", example / "out"
     lists = {"train": ["img1.jpg"], "val": ["img2.jpg"], "test": ["img3.jpg"]}
+    (example / "captions.csv").write_text(EXAMPLE + "img1.jpg,cat cat cat\n")
     base = create_input_files("example", *paths, splits=lists)
     assert base == "example_5_cap_per_img_5_min_word_freq"
     rows = Files(example / "out", base).read("captions", "train")

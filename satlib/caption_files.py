@@ -81,15 +81,21 @@ _NUMBER = regex.compile(r"(?<=\.[A-Za-z][A-Za-z0-9]{1,4})#\d+$")
 _NO_NAME = regex.compile(r"[\p{Cs}\0]")
 
 
-def file_name(name):
-    """Return a photograph's name in one form. Raises ValueError where it is no text."""
-    if not isinstance(name, str) or _NO_NAME.search(name):
-        raise ValueError(f"{name!r} is no file name: it must be text")
+def _one_form(name):
     clean = normalize("NFC", name).replace("\ufeff", "").strip().replace("\\", "/")
     if "#" in clean:
         clean = _NUMBER.sub("", clean)
     while clean.startswith("./"):
         clean = clean[2:].lstrip("/")
+    return clean
+
+
+def file_name(name):
+    """Return a photograph's name in one form. Raises ValueError where it is no text."""
+    if not isinstance(name, str) or _NO_NAME.search(name):
+        raise ValueError(f"{name!r} is no file name: it must be text")
+    if not (clean := _one_form(name)):
+        raise ValueError(f"{name!r} is no file name: it is empty")
     return clean
 
 
@@ -180,9 +186,9 @@ def _encoding(data):
         if data.startswith(mark):
             return encoding
     begin = data[:4000]
-    zeros = [place % 2 for place, byte in enumerate(begin) if not byte]
-    if 8 * len(zeros) > len(begin) and len(set(zeros)) == 1:
-        return "utf-16-le" if zeros[0] else "utf-16-be"
+    even, odd = begin[::2].count(0), begin[1::2].count(0)
+    if 8 * max(even, odd) > len(begin) and not 4 * even > odd > even / 4:
+        return "utf-16-le" if odd > even else "utf-16-be"
     return "utf-8"
 
 
@@ -199,7 +205,7 @@ def _read_text(path):
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = len(regex.findall(rb"\r\n?|\n", data[: error.start])) + 1
-        problem = "no UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8)"
+        problem = "this is no UTF-8; save the file as UTF-8 (in Excel: CSV UTF-8)"
         raise ValueError(f"{path}, line {line}: {problem}") from None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
@@ -224,7 +230,7 @@ def _flickr_pairs(path, text):
 
 # chapters/caption_files.md: Flickr8k: one caption a line
 _SPACED_LINE = regex.compile(
-    r"\s*(\S*[^\s./\\]\.[A-Za-z][A-Za-z0-9]{1,4}(?:#\d+)?)\s+(.+)"
+    r"\s*(\S*[^\s./\\]\.[A-Za-z][A-Za-z0-9]{1,4}(?:#\d+)?)(?:\s*[:=>-]+|\s)\s*(.+)"
 )
 
 
@@ -236,11 +242,15 @@ def _spaced_pairs(text):
 
 # chapters/caption_files.md: Tables: Kaggle's and yours
 DELIMITERS = "\t,;|"
+_QUOTES = " \"'`“”„‘’«»"
+
+
+def _is_name(cell):
+    return bool(_NAME.fullmatch(cell.strip(_QUOTES)))
 
 
 def _has_name(line, delimiter):
-    cells = line.split(delimiter) if delimiter in line else []
-    return any(_NAME.fullmatch(cell.strip(' "')) for cell in cells)
+    return delimiter in line and any(map(_is_name, line.split(delimiter)))
 
 
 def _delimiter(text):
@@ -277,7 +287,10 @@ def _table_rows(path, text):
     try:
         rows = list(_quoted_rows(path, text, delimiter))
     except ValueError:
-        if delimiter in ",;":
+        lines = [line for line in text.split("\n") if line.strip()]
+        even = all(line.count('"') % 2 == 0 for line in lines)
+        two = all(line.count(delimiter) == 1 for line in lines)
+        if delimiter in ",;" and not (even and two):
             raise
         lines = [line.split(delimiter) for line in text.split("\n")]
         rows = [(n, row) for n, row in enumerate(lines, 1) if any(map(str.strip, row))]
@@ -306,7 +319,7 @@ def _fit_row(path, line, row, width):
 # chapters/caption_files.md: Tables: Kaggle's and yours
 def _name_column(path, rows):
     columns = [[row[k] for _, row in rows] for k in range(len(rows[0][1]))]
-    named = [sum(bool(_NAME.fullmatch(cell)) for cell in column) for column in columns]
+    named = [sum(map(_is_name, column)) for column in columns]
     if max(named):
         return named.index(max(named))
     bare = [all(len(cell.split()) == 1 for cell in column) for column in columns]
@@ -323,13 +336,13 @@ _HEADING = regex.compile(
 
 
 def _divide(path, rows, column):
-    ended = [bool(_NAME.fullmatch(row[column])) for _, row in rows]
+    ended = [_is_name(row[column]) for _, row in rows]
     heading = None
     if not ended[0] and (any(ended) or _HEADING.fullmatch(rows[0][1][column])):
         heading = rows[0][1]
     body = [(line, row) for line, row in rows if row != heading]
     for line, row in body:
-        if not row[column] or (any(ended) and not _NAME.fullmatch(row[column])):
+        if not row[column] or (any(ended) and not _is_name(row[column])):
             _refuse(path, line, row)
     return heading, body
 
@@ -389,9 +402,10 @@ def _read_table(path, text):
     spoken, with_split = _caption_columns(path, heading, body, column)
     pairs, splits = [], {split: [] for split in SPLITS}
     for _, row in body:
-        pairs += [(row[column], text) for k in spoken for text in _listed(row[k])]
+        name = row[column].strip(_QUOTES)
+        pairs += [(name, text) for k in spoken for text in _listed(row[k])]
         for k in with_split:
-            _add_to_split(splits, row[k], file_name(row[column]))
+            _add_to_split(splits, row[k], file_name(name))
     return pairs, splits if with_split else None
 
 
@@ -410,10 +424,17 @@ def _list_of(path, place, entries):
 
 # chapters/caption_files.md: JSON: Karpathy's files and COCO's
 def _number(path, place, value):
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"{path}: {place} has the id {value!r:.60}, no number")
     whole = isinstance(value, float) and value.is_integer()
+    if isinstance(value, bool) or not (whole or isinstance(value, (int, str))):
+        raise ValueError(f"{path}: {place} has the id {value!r:.60}, no number")
     return str(int(value) if whole else value)
+
+
+def _named(path, place, name):
+    try:
+        return file_name(name)
+    except ValueError as error:
+        raise ValueError(f"{path}: {place}: {error}") from None
 
 
 def _coco_pairs(path, data):
@@ -421,7 +442,7 @@ def _coco_pairs(path, data):
     for i, entry in enumerate(data["images"]):
         place = f"images[{i}]"
         number, name = _take(path, place, entry, "id", "file_name")
-        number = _number(path, place, number)
+        number, name = _number(path, place, number), _named(path, place, name)
         if names.setdefault(number, name) != name:
             problem = f"{place} has the id {number}, as has {names[number]!r}"
             raise ValueError(f"{path}: {problem}; give each photograph its own")
@@ -451,9 +472,11 @@ def _karpathy_pairs(path, data, splits):
     for i, image in enumerate(data["images"]):
         place = f"images[{i}]"
         name, split = _take(path, place, image, "filename", "split")
-        name = f"{image['filepath']}/{name}" if image.get("filepath") else name
+        name = _named(path, place, name)
+        if image.get("filepath"):
+            name = f"{_named(path, place, image['filepath'])}/{name}"
         try:
-            _add_to_split(splits, split, file_name(name))
+            _add_to_split(splits, split, name)
         except ValueError as error:
             raise ValueError(f"{path}: {place}: {error}") from None
         (found,) = _take(path, place, image, "sentences")
@@ -488,14 +511,15 @@ def _once(items):
     return result
 
 
-def _parse(path, text):
+def _parse(path, text, first=1):
     try:
         return json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and "\n" in text[: error.pos]:
-            lines = [line for line in text.split("\n") if line.strip()]
-            return [_parse(path, line) for line in lines]
-        raise ValueError(f"{path}, line {error.lineno}: {error.msg} in JSON") from None
+            lines = enumerate(text.split("\n"), 1)
+            return [_parse(path, line, n) for n, line in lines if line.strip()]
+        line = first + error.lineno - 1
+        raise ValueError(f"{path}, line {line}: {error.msg} in JSON") from None
     except RecursionError:
         raise ValueError(f"{path}: this JSON is nested too deeply") from None
     except ValueError as error:
@@ -513,7 +537,8 @@ def _read_json(path, text):
             return _record_pairs(path, records), None
         if set(data) & {*_OF_NAME} and set(data) & {*_OF_CAPTION}:
             return _record_pairs(path, [data]), None
-        raise ValueError(f'{path}: expected an object with a list "images"')
+        problem = 'an object with a list "images", or file names with captions'
+        raise ValueError(f"{path}: expected {problem}")
     if "annotations" in data:
         return _coco_pairs(path, data), None
     splits = {split: [] for split in SPLITS}
@@ -557,9 +582,9 @@ def _list_split(path):
 
 # chapters/caption_files.md: Official lists
 def _listed_name(line):
-    cells = [cell.strip(' "') for cell in regex.split(r"[\t,;|]", line)]
+    cells = [cell.strip(_QUOTES) for cell in regex.split(r"[,;|\s]", line)]
     names = [cell for cell in cells if _NAME.fullmatch(cell)]
-    whole = line.strip(' "')
+    whole = line.strip(_QUOTES)
     return whole if _NAME.fullmatch(whole) or not names else names[0]
 
 
@@ -586,8 +611,12 @@ def _check_splits(splits, source):
 
 # chapters/caption_files.md: Official lists
 def _read_list(path):
-    lines = [line for line in _read_text(path).split("\n") if line.strip()]
-    return [_listed_name(line) for line in lines]
+    lines = [line.strip() for line in _read_text(path).split("\n") if line.strip()]
+    names = [_listed_name(line) for line in lines]
+    first = regex.split(r"[,;|\t]", names[0])[0] if len(names) > 1 else ""
+    if _HEADING.fullmatch(first) and not _is_name(first) and _is_name(names[1]):
+        names, lines = names[1:], lines[1:]
+    return names if names == lines else [*dict.fromkeys(names)]
 
 
 def read_splits(source):
@@ -634,7 +663,7 @@ def _splits_in(path):
 # chapters/caption_files.md: One photograph, spelled in two ways
 def _loosely(name):
     """Return the folders, the stem and the ending of a name, as far as they matter."""
-    spelled = " ".join(normalize("NFC", unquote(file_name(name)).casefold()).split())
+    spelled = " ".join(normalize("NFC", unquote(_one_form(name)).casefold()).split())
     *folders, last = spelled.split("/")
     stem, _, ending = last.rpartition(".") if _NAME.fullmatch(last) else (last, "", "")
     return folders[::-1], stem, {"jpeg": "jpg", "tiff": "tif"}.get(ending, ending)
@@ -650,7 +679,7 @@ def match_names(names, known):
     """Return {name: the one of `known` that is meant}, where exactly one can be."""
     known = dict.fromkeys(known)
     found = {name: name for name in names if name in known}
-    for key in (file_name, lambda name: _loosely(name)[1]):
+    for key in (_one_form, lambda name: _loosely(name)[1]):
         missing = [name for name in names if name not in found]
         candidates = defaultdict(list)
         for name in known if missing else ():

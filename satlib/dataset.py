@@ -17,6 +17,7 @@ import numpy as np
 from satlib.caption_files import (
     SPLITS,
     Captions,
+    file_name,
     match_names,
     read_captions,
     read_splits,
@@ -49,7 +50,7 @@ def _photographs_in(lists, known):
 
 
 def _tell_taken(names, place, found):
-    other = [f"{a!r} is taken for {b!r}" for a, b in found.items() if a != b]
+    other = [f"{a!r} is taken for {b!r}" for a, b in found.items() if a != file_name(b)]
     if other:
         many, first = f"{len(other):,} of the names", ", ".join(other[:3])
         print(f"{many} in {names} are not in {place} as written: {first}")

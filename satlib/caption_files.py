@@ -131,10 +131,10 @@ def _is_unspaced(text):
 def _warn_of_unspaced(path, captions):
     total = len(captions)
     captions = [words for words in captions if _is_unspaced(" ".join(words))]
-    count = sum(map(len, captions))
-    letters = sum(len(word) for words in captions for word in words)
-    many = 10 * len(captions) > total
-    if many and (count < 3 * len(captions) or letters > 6 * count):
+    few = sum(map(len, captions)) < 3 * len(captions)
+    long = [len(word) for words in captions for word in words if _is_unspaced(word)]
+    limit = 2 if few else 6
+    if 10 * len(captions) > total and sum(long) > limit * len(long):
         warnings.warn(
             f"{path}: {len(captions):,} captions in a script without spaces, where a "
             "whole phrase counts as one word; choose tokens='characters', or put "
@@ -295,8 +295,10 @@ def _table_rows(path, text):
         lines = [line.split(delimiter) for line in text.split("\n")]
         rows = [(n, row) for n, row in enumerate(lines, 1) if any(map(str.strip, row))]
     rows = [(line, [cell.strip() for cell in row]) for line, row in rows]
-    width = len(rows[0][1]) if rows else 0
-    return [(line, _fit_row(path, line, row, width)) for line, row in rows]
+    first = rows[0][1] if rows else []
+    while len(first) > 2 and not first[-1]:
+        first.pop()
+    return [(line, _fit_row(path, line, row, len(first))) for line, row in rows]
 
 
 # chapters/caption_files.md: Tables: Kaggle's and yours
@@ -666,7 +668,8 @@ def _loosely(name):
     spelled = " ".join(normalize("NFC", unquote(_one_form(name)).casefold()).split())
     *folders, last = spelled.split("/")
     stem, _, ending = last.rpartition(".") if _NAME.fullmatch(last) else (last, "", "")
-    return folders[::-1], stem, {"jpeg": "jpg", "tiff": "tif"}.get(ending, ending)
+    ending = {"jpeg": "jpg", "tiff": "tif"}.get(ending, ending)
+    return tuple(folders[::-1]), stem, ending
 
 
 def _may_be(name, other):
@@ -675,17 +678,21 @@ def _may_be(name, other):
     return same and (ending == theirs or not (ending and theirs))
 
 
+_MANY = 100  # photographs with one stem: none of them is meant plainly
+
+
 def match_names(names, known):
     """Return {name: the one of `known` that is meant}, where exactly one can be."""
     known = dict.fromkeys(known)
     found = {name: name for name in names if name in known}
-    for key in (_one_form, lambda name: _loosely(name)[1]):
+    for key in (_one_form, _loosely, lambda name: _loosely(name)[1]):
         missing = [name for name in names if name not in found]
         candidates = defaultdict(list)
         for name in known if missing else ():
             candidates[key(name)].append(name)
         for name in missing:
-            meant = [other for other in candidates[key(name)] if _may_be(name, other)]
-            if len(meant) == 1:
+            others = candidates[key(name)]
+            meant = [other for other in others[:_MANY] if _may_be(name, other)]
+            if len(meant) == 1 and len(others) < _MANY:
                 found[name] = meant[0]
     return found

@@ -24,7 +24,7 @@ SPLITS = ("train", "val", "test")
 # chapters/caption_files.md: From a sentence to words
 _WORD = regex.compile(
     r"['\p{Pc}]*[\p{L}\p{Nd}\p{Nl}]"
-    r"[\p{L}\p{Mn}\p{Mc}\p{Nd}\p{Nl}\p{Pc}'\u200c\u200d]*"
+    r"(?:[\p{L}\p{Mn}\p{Mc}\p{Nd}\p{Nl}\p{Pc}']+|[\u200c\u200d](?=\p{L}))*"
 )
 
 
@@ -32,7 +32,9 @@ _WORD = regex.compile(
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼ′＇´", "'"))
 _INVISIBLE = regex.compile(
     r"(?V1)[\p{Default_Ignorable_Code_Point}--[\u200b\u200c\u200d]]"
-    r"|(?<!\p{Arabic}\p{M}*|\p{ccc=9})[\u200c\u200d]|[\u200c\u200d](?!\p{L})"
+)
+_JOINER = regex.compile(
+    r"(?<!\p{Arabic}\p{M}*|\p{ccc=9})[\u200c\u200d]|[\u200c\u200d](?!\p{L})"
 )
 
 
@@ -53,8 +55,9 @@ def tokenize(caption, tokens="words"):
     """
     if tokens not in TOKENS:
         raise ValueError(f"tokens={tokens!r} must be one of: {' '.join(TOKENS)}")
-    text = _INVISIBLE.sub("", normalize("NFC", caption))
-    text = normalize("NFC", text.lower().translate(_APOSTROPHES))
+    text = normalize("NFC", _INVISIBLE.sub("", caption))
+    text = _JOINER.sub("", text).lower().translate(_APOSTROPHES)
+    text = normalize("NFC", text)
     if tokens == "characters":
         text = _UNSPACED.sub(r" \g<0> ", text)
     return _WORD.findall(text)
@@ -207,7 +210,7 @@ def _read_text(path):
         line = len(regex.findall(rb"\r\n?|\n", data[: error.start])) + 1
         problem = "this is no UTF-8; save the file as UTF-8 (in Excel: CSV UTF-8)"
         raise ValueError(f"{path}, line {line}: {problem}") from None
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ValueError(f"{path}, line {line}: a NUL byte: the file is damaged")
@@ -249,16 +252,18 @@ def _is_name(cell):
     return bool(_NAME.fullmatch(cell.strip(_QUOTES)))
 
 
-def _has_name(line, delimiter):
-    return delimiter in line and any(map(_is_name, line.split(delimiter)))
+def _names(line, delimiter):
+    cells = line.split(delimiter) if delimiter in line else []
+    return [cell for cell in cells if _is_name(cell)]
 
 
 def _delimiter(text):
     lines = [line for line in text.split("\n") if line.strip()][:1000] or [""]
 
     def fits(delimiter):
-        named = sum(_has_name(line, delimiter) for line in lines)
-        return named, delimiter in lines[0]
+        named = [names for line in lines if (names := _names(line, delimiter))]
+        clean = [names for names in named if not {*DELIMITERS} & {*"".join(names)}]
+        return len(clean), len(named), delimiter in lines[0]
 
     return max(DELIMITERS, key=fits)
 
@@ -271,7 +276,7 @@ def _quoted_rows(path, text, delimiter):
     try:
         for row in reader:
             further = lines[start : reader.line_num]
-            if any(_has_name(line, delimiter) for line in further):
+            if any(_names(line, delimiter) for line in further):
                 raise csv.Error("a row within a row")
             if any(cell.strip() for cell in row):
                 yield start, row
@@ -296,7 +301,7 @@ def _table_rows(path, text):
         rows = [(n, row) for n, row in enumerate(lines, 1) if any(map(str.strip, row))]
     rows = [(line, [cell.strip() for cell in row]) for line, row in rows]
     first = rows[0][1] if rows else []
-    while len(first) > 2 and not first[-1]:
+    while len(first) > 2 and not first[-1] and len({len(row) for _, row in rows}) > 1:
         first.pop()
     return [(line, _fit_row(path, line, row, len(first))) for line, row in rows]
 
@@ -554,7 +559,7 @@ def _read_pairs(path, text):
     lines = sum(bool(line.strip()) for line in text.split("\n"))
     if text.strip() and 2 * len(_FLICKR_LINE.findall(text)) >= lines:
         return _flickr_pairs(path, text), None
-    if not any(_has_name(line, d) for d in DELIMITERS for line in text.split("\n")):
+    if not any(_names(line, d) for d in DELIMITERS for line in text.split("\n")):
         pairs = _spaced_pairs(text)
         if pairs:
             return pairs, None
@@ -584,10 +589,11 @@ def _list_split(path):
 
 # chapters/caption_files.md: Official lists
 def _listed_name(line):
-    cells = [cell.strip(_QUOTES) for cell in regex.split(r"[,;|\s]", line)]
-    names = [cell for cell in cells if _NAME.fullmatch(cell)]
-    whole = line.strip(_QUOTES)
-    return whole if _NAME.fullmatch(whole) or not names else names[0]
+    for between in (r"$", r"[\t,;|]", r"\s"):
+        cells = [cell.strip(_QUOTES) for cell in regex.split(between, line)]
+        if names := [cell for cell in cells if _NAME.fullmatch(cell)]:
+            return names[0]
+    return line.strip(_QUOTES)
 
 
 # chapters/caption_files.md: Official lists

@@ -70,7 +70,7 @@ def test_commas_in_captions_that_others_separate(path, between):
     ],
 )
 def test_columns_in_another_order_or_too_many(path, text):
-    """Swapped columns, a number or an author besides, a heading twice: the right two are read."""  # noqa: E501
+    """Columns swapped or too many, a heading twice: the right two are read."""
     assert read(path, text).captions == BOTH
 
 
@@ -122,7 +122,7 @@ def test_flickr30k_with_lists_in_cells(path):
     ],
 )
 def test_quotation_marks_where_it_is_plain(path, text):
-    """Quotation marks inside of captions, or open where nothing needs them: no letters."""  # noqa: E501
+    """Quotation marks in captions, open where none are needed: they are no letters."""
     assert read(path, text).captions == BOTH
 
 
@@ -164,7 +164,7 @@ def test_an_open_quotation_mark(path, text, line):
     ],
 )
 def test_no_table_of_photographs_and_captions(path, text, parts):
-    """One column, a heading alone, a story, blank lines: refused, with what is expected."""  # noqa: E501
+    """One column, a heading alone, a story, no line: refused, with what is expected."""
     refuse(path, text, *parts)
 
 
@@ -342,7 +342,7 @@ def test_json_where_it_is_plain(path, text, encoding):
     ],
 )  # fmt: skip
 def test_json_where_it_is_not(path, text, parts):
-    """JSON with an id twice, boxes for captions, an end missing, 100,000 brackets: refused, with the entry."""  # noqa: E501
+    """JSON cut off, 100,000 brackets deep, an id twice: refused, with the place."""
     refuse(path, text, *parts)
 
 
@@ -350,7 +350,7 @@ def test_json_where_it_is_not(path, text, parts):
     "value", [None, 5, 1.5, True, ["x"], {}, float("nan"), float("inf")]
 )
 def test_no_text_where_text_must_be(path, value):
-    """A null, number, list or NaN for a caption, a name or an id: refused, by the entry."""  # noqa: E501
+    """A null, number, list or NaN for a caption, name or id: refused, by the entry."""
     image, other = COCO["images"]
     name = coco(images=[image | {"file_name": value}, other])
     refuse(path, name, "images[0]", "text")
@@ -390,7 +390,7 @@ def test_a_name_of_nothing(path, name):
     ],
 )
 def test_one_photograph_under_two_names(listed, known):
-    """A name with other capitals, without its ending or with a folder: the one that is meant is found."""  # noqa: E501
+    """Other capitals, no ending, a folder in a name: the one that is meant is found."""
     others = ["b.jpg", "x/c.jpg", "aa.jpg", "1.jpg"]
     assert match_names([listed, "z.jpg"], [*others, known]) == {listed: known}
 
@@ -440,7 +440,7 @@ def test_ten_thousand_photographs_of_one_name():
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_lists_as_people_have_them(tmp_path, text, name, encoding):
-    """A list with a heading, further columns, quotes, or in UTF-16: its names are read."""  # noqa: E501
+    """A list with a heading, more columns, quotes, or in UTF-16: its names are read."""
     (tmp_path / name).write_bytes(text.encode(encoding))
     assert read_splits(tmp_path)["train"] == ["a.jpg", "b.jpg"]
 
@@ -476,7 +476,7 @@ def test_splits_in_one_file(tmp_path, name, text):
     ],
 )
 def test_lists_that_contradict(tmp_path, files, message):
-    """A photograph in two lists, however it is spelled, or two lists for one split: refused."""  # noqa: E501
+    """A photograph in two lists, in any spelling, or two lists for a split: refused."""
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message):

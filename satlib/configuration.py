@@ -12,7 +12,7 @@ import timm
 
 from satlib.caption_files import TOKENS
 from satlib.encoder import COLOURS, check_layers
-from satlib.files import ROOT, code_digest, digest
+from satlib.files import ROOT, changes, code_digest, digest
 
 SCENES = {"stage": 5, "image_size": 224, "alpha_c": 0.0}
 PHOTOGRAPHS = {"stage": 8, "image_size": 256, "alpha_c": 1.0}
@@ -162,25 +162,26 @@ def config_from(namespace, kind=Config, besides=None):
 
 
 # chapters/configuration.md: Where a run lives
-DATA_CHOICES = ["dataset", "captions", "images", "splits", "scenes", "max_images"]
-DATA_CHOICES += ["on_error", "min_freq", "encoder", "stage", "output_stride"]
-DATA_CHOICES += ["image_size", "seed", "caps_per_img", "max_length", "tokens"]
-LATER_CHOICES = ["caps_per_img", "max_length", "tokens"]
+DATA_CHOICES = ["dataset", "scenes", "max_images", "on_error", "min_freq", "encoder"]
+DATA_CHOICES += ["stage", "output_stride", "image_size", "seed", "caps_per_img"]
+DATA_CHOICES += ["max_length", "tokens"]
 FREE_CHOICES = ["epochs", "self_critical_epochs", "stop_after", "beam_size"]
 FREE_CHOICES += ["length_power", "workers", "output"]
-USUAL = {choice.name: choice.default for choice in fields(Config)}
+PLACES = ["captions", "images", "splits"]  # they count by what lies there
 
 
 # chapters/configuration.md: Where a run lives
-def folders(config):
-    """Return the folder of a run's data files and that of its checkpoints."""
+def folders(config, inputs=None):
+    """Return the folder of a run's data files and that of its checkpoints.
+
+    `inputs` are the digests of captions and photographs; drawn scenes need none.
+    """
     if config.output:
         return Path(config.output), Path(config.output)
-    choices = {k: v for k, v in asdict(config).items() if k not in FREE_CHOICES}
-    for name in LATER_CHOICES:
-        if choices[name] == USUAL[name]:
-            del choices[name]
-    data = {name: choices[name] for name in DATA_CHOICES if name in choices}
+    hidden = FREE_CHOICES + PLACES
+    choices = {k: v for k, v in asdict(config).items() if k not in hidden}
+    choices["inputs"] = inputs
+    data = {name: choices[name] for name in [*DATA_CHOICES, "inputs"]}
     code = code_digest("fit") if config.dataset == "scenes" else None
     of_data, of_run = (_tag(made_from, code) for made_from in (data, choices))
     folder = ROOT.parent / "data" / "runs" / f"{config.dataset}-{of_data}"
@@ -195,17 +196,20 @@ def _tag(choices, code):
 def check_same_run(checkpoint, config, data, path):
     """Raise a ValueError that names what is different in the checkpoint's run.
 
-    `data` is what the manifest of the data files says of captions and photographs.
+    `data` is what the manifest of the data files says of captions and photographs; None
+    where that is not known yet.
     """
+    usual = {choice.name: choice.default for choice in fields(Config)}
     for name, value in asdict(config).items():
-        before = (USUAL | checkpoint["config"])[name]
-        if name not in FREE_CHOICES and before != value:
+        before = checkpoint["config"].get(name, usual[name])
+        if name not in FREE_CHOICES + PLACES and before != value:
             raise ValueError(
                 f"{path} is of a run with {name}={before!r}, not {value!r}; choose "
                 "another output, or resume=False to start over"
             )
-    if checkpoint["data"] != data:
+    if data is not None and checkpoint["data"] != data:
+        names = ", ".join(changes(checkpoint["data"], data))
         raise ValueError(
-            f"{path} is of a run on other data: captions or photographs have changed; "
-            "choose another output, or resume=False to start over"
+            f"{path} is of a run on other data: {names} changed; choose another "
+            "output, or resume=False to start over"
         )

@@ -6,23 +6,36 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+import h5py
 import numpy as np
 
 from satlib.caption_files import (
     SPLITS,
+    TOKENS,
     Captions,
     file_name,
     match_names,
     read_captions,
     read_splits,
 )
-from satlib.files import changes, digest, is_fresh, make_room, read_if_there, write_json
+from satlib.files import (
+    changes,
+    digest,
+    file_digest,
+    file_digests,
+    hold,
+    make_room,
+    read_if_there,
+    replacing_all,
+    tidy,
+    write_json,
+)
 from satlib.photographs import file_sizes, write_images
 
 
@@ -174,23 +187,31 @@ class Files:
             raise FileNotFoundError(problem)
         return json.loads(self.path(kind, split).read_text(encoding="utf-8"))
 
-    def are_complete(self):
-        """Tell whether all files but the manifest are there."""
-        kinds = "images", "captions", "caplens", "references"
-        paths = [self.path(kind, split) for split in SPLITS for kind in kinds]
-        return all(path.exists() for path in [*paths, self.path("wordmap")])
+    def seals(self):
+        """Return for each file, by its name, a digest; None where it is damaged.
+
+        The digest of the images' file is the one that it holds, with its shape.
+        """
+        kinds = "captions", "caplens", "references"
+        texts = [self.path(kind, split) for split in SPLITS for kind in kinds]
+        seals = {p.name: file_digest(p) for p in [*texts, self.path("wordmap")]}
+        for path in (self.path("images", split) for split in SPLITS):
+            seals[path.name] = None
+            with suppress(Exception), h5py.File(path, locking=False) as file:
+                seals[path.name] = f"{file.attrs['sha256']} {file['images'].shape}"
+        return seals  # what h5py raises depends on the damage
 
 
 # chapters/dataset.md: The files
-def _nothing_to_do(files, manifest):
-    path = files.path("manifest")
-    if is_fresh(path, manifest) and files.are_complete():
+def _are_fresh(files, manifest):
+    before, seals = read_if_there(files.path("manifest")), files.seals()
+    if None not in seals.values() and before == manifest | {"written": seals}:
         print(f"{files.base}: complete in {files.folder}, nothing to do")
         return True
-    before = read_if_there(path)
-    if before and (names := changes(before, manifest)):
+    if names := before and changes(before, manifest):
         print(f"{files.base}: other {', '.join(names)} than before, written anew")
-    path.unlink(missing_ok=True)
+    elif names := changes(before.get("written", seals), seals):
+        print(f"{', '.join(names)}: damaged or missing, all files are written anew")
     return False
 
 
@@ -202,14 +223,15 @@ class Settings:
     Raises ValueError where one cannot be right.
     """
 
-    caps_per_img: int
-    min_freq: int
-    max_length: int
-    seed: int
-    vocabulary: str
-    image_size: int
-    on_error: str
-    max_images: int | None
+    caps_per_img: int = 5
+    min_freq: int = 5
+    max_length: int = 52
+    seed: int = 28
+    vocabulary: str = "train"
+    image_size: int = 256
+    on_error: str = "raise"
+    max_images: int | None = None
+    tokens: str = "words"
 
     def __post_init__(self):
         least = {"caps_per_img": 1, "min_freq": 0, "max_length": 3, "image_size": 1}
@@ -220,28 +242,10 @@ class Settings:
                 problem = f"{name}={value!r} must be {low} or more, a whole number"
                 raise ValueError(problem)
         known = {"vocabulary": "train all", "on_error": "raise skip"}
+        known["tokens"] = " ".join(TOKENS)
         for name, values in known.items():
             if (value := getattr(self, name)) not in values.split(" "):
                 raise ValueError(f"{name}={value!r} must be one of: {values}")
-
-
-# chapters/dataset.md: The files
-def _write_words(files, source, fitting, parts, random, settings):
-    word_map, length = _word_map(source, parts, settings), settings.max_length
-    for split, names in parts.items():
-        chosen = []
-        for name in names:
-            chosen += choose_captions(fitting[name], settings.caps_per_img, random)
-        contents = {
-            "captions": (encode_caption(words, word_map, length) for words in chosen),
-            "caplens": (len(words) + 2 for words in chosen),
-            "references": ({"file": n, "captions": source.captions[n]} for n in names),
-        }
-        for kind, content in contents.items():
-            write_json(files.path(kind, split), content)
-    write_json(files.path("wordmap"), word_map)
-    sizes = ", ".join(f"{len(names):,} {split}" for split, names in parts.items())
-    print(f"{files.base}: {sizes} photographs; {len(word_map):,} tokens")
 
 
 # chapters/dataset.md: Names in the captions, names in the folder
@@ -262,6 +266,100 @@ def _named_as_files(source, folder):
     return Captions(captions, splits, source.empty)
 
 
+# chapters/dataset.md: First the plan, then the work
+@dataclass
+class Plan:
+    """What data files will be made of; `parts` are the images' names in each split."""
+
+    base: str
+    settings: Settings
+    source: Captions
+    images: Path
+    fitting: dict[str, list]
+    parts: dict[str, list]
+    random: np.random.RandomState
+    manifest: dict
+
+
+def plan_files(dataset, captions, images, splits, settings):
+    """Return the `Plan` of data files; nothing is written.
+
+    The arguments are those of `create_input_files`. Raises its errors.
+    """
+    base = f"{dataset}_{settings.caps_per_img}_cap_per_img"
+    base += f"_{settings.min_freq}_min_word_freq"
+    if not isinstance(captions, Captions):
+        captions = read_captions(captions, settings.tokens)
+    source = _named_as_files(captions, images)
+    fitting = captions_that_fit(source.captions, settings.max_length)
+    random = np.random.RandomState(settings.seed)
+    parts = split_images([*fitting], random, splits or source.splits)
+    parts = {split: names[: settings.max_images] for split, names in parts.items()}
+    _word_map(source, parts, settings)  # is a word frequent enough?
+    names, images = sum(parts.values(), []), Path(images)
+    sizes = file_sizes(images, names, settings.on_error == "skip")
+    if not any(sizes):
+        raise FileNotFoundError(f"{images}: has none of the {len(names)} photographs")
+    pictures = file_digests([images / name for name in names])
+    inputs = {"captions": digest(source.captions), "images": digest([parts, pictures])}
+    manifest = asdict(settings) | inputs
+    return Plan(base, settings, source, images, fitting, parts, random, manifest)
+
+
+# chapters/dataset.md: First the plan, then the work
+def _write_words(files, plan, parts):
+    settings, source = plan.settings, plan.source
+    word_map, length = _word_map(source, parts, settings), settings.max_length
+    for split, names in parts.items():
+        chosen = []
+        for name in names:
+            own, count = plan.fitting[name], settings.caps_per_img
+            chosen += choose_captions(own, count, plan.random)
+        contents = {
+            "captions": (encode_caption(words, word_map, length) for words in chosen),
+            "caplens": (len(words) + 2 for words in chosen),
+            "references": ({"file": n, "captions": source.captions[n]} for n in names),
+        }
+        for kind, content in contents.items():
+            write_json(files.path(kind, split), content)
+    write_json(files.path("wordmap"), word_map)
+    sizes = ", ".join(f"{len(names):,} {split}" for split, names in parts.items())
+    print(f"{files.base}: {sizes} photographs; {len(word_map):,} tokens")
+
+
+# chapters/dataset.md: One call
+def write_files(plan, folder):
+    """Write planned data files to a folder, unless they are there; return the `Files`.
+
+    Raises ValueError or OSError for a photograph that is broken, OSError where the disk
+    is too small or another run is at work in the folder.
+    """
+    files = Files(Path(folder), plan.base)
+    if _are_fresh(files, plan.manifest):
+        tidy(folder)
+        return files
+    with hold(folder, brief=True):
+        if not _are_fresh(files, plan.manifest):  # nor written while we waited
+            _write(files, plan)
+    return files
+
+
+def _write(files, plan):
+    settings, parts = plan.settings, {}
+    _tell_left_out(plan.source, plan.fitting)
+    count, size = sum(map(len, plan.parts.values())), settings.image_size
+    make_room(files.folder, count, 3 * size**2)
+    seal = files.path("manifest").name
+    with replacing_all(files.folder, seal) as temporary:
+        new = Files(temporary, files.base)
+        options = settings.caps_per_img, size, settings.on_error == "skip"
+        for split, names in plan.parts.items():
+            path = new.path("images", split)
+            parts[split] = write_images(path, plan.images, names, *options)
+        _write_words(new, plan, parts)
+        write_json(new.path("manifest"), plan.manifest | {"written": new.seals()})
+
+
 # chapters/dataset.md: One call
 def create_input_files(
     dataset: str,
@@ -278,7 +376,6 @@ def create_input_files(
     on_error: Literal["raise", "skip"] = "raise",
     max_images: int | None = None,
     tokens: Literal["words", "characters"] = "words",
-    required: Sequence[str] = (),
 ) -> str:
     """Write the data files to `output`, unless they are there; return their base name.
 
@@ -295,13 +392,12 @@ def create_input_files(
     on_error:     "raise" what is wrong with a photograph, or "skip" the photograph
     max_images:   at most so many in each split
     tokens:       "words", or "characters" for scripts without spaces
-    required:     splits that must not be empty
 
     Raises ValueError where a setting cannot be right, the caption file or the lists
     cannot be read, no caption fits, no word is frequent enough, no image is left, or a
     photograph is broken; FileNotFoundError where a file or photograph is missing;
-    OSError where the disk is too small. Warns of an empty split, and of names in the
-    lists without captions.
+    OSError where the disk is too small, or another run is at work there. Warns of an
+    empty split, and of names in the lists without captions.
     """
     settings = Settings(
         caps_per_img,
@@ -312,37 +408,10 @@ def create_input_files(
         image_size,
         on_error,
         max_images,
+        tokens,
     )
-    base = f"{dataset}_{caps_per_img}_cap_per_img_{min_freq}_min_word_freq"
-    files = Files(Path(output), base)
-    if not isinstance(captions, Captions):
-        captions = read_captions(captions, tokens)
-    source = _named_as_files(captions, images)
-    fitting = captions_that_fit(source.captions, max_length)
-    random = np.random.RandomState(seed)
-    parts = split_images([*fitting], random, splits or source.splits)
-    parts = {split: names[:max_images] for split, names in parts.items()}
-    for split in required:
-        if not parts[split]:
-            problem = "give more photographs, or lists that name some for it"
-            raise ValueError(f"the {split.upper()} split is empty: {problem}")
-    _word_map(source, parts, settings)
-    skip = on_error == "skip"
-    sizes = file_sizes(images, sum(parts.values(), []), skip)
-    if sizes and not any(sizes):
-        raise FileNotFoundError(f"{images}: has none of the {len(sizes)} photographs")
-    inputs = {"captions": digest(source.captions), "images": digest([parts, sizes])}
-    manifest = asdict(settings) | inputs
-    if _nothing_to_do(files, manifest):
-        return base
-    _tell_left_out(source, fitting)
-    make_room(output, len(sizes), 3 * image_size**2)
-    for split, names in parts.items():
-        path = files.path("images", split)
-        parts[split] = write_images(path, images, names, caps_per_img, image_size, skip)
-    _write_words(files, source, fitting, parts, random, settings)
-    write_json(files.path("manifest"), manifest)
-    return base
+    plan = plan_files(dataset, captions, images, splits, settings)
+    return write_files(plan, output).base
 
 
 # chapters/dataset.md: One call

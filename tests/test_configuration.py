@@ -187,7 +187,7 @@ def test_numbers_stay_within_their_bounds():
 def test_a_run_may_go_on_only_with_free_choices_changed(choice):
     """What may change is what no epoch so far depended on."""
     free = {"epochs", "self_critical_epochs", "stop_after", "beam_size"}
-    free |= {"length_power", "workers", "output"}
+    free |= {"length_power", "workers", "output", "captions", "images", "splits"}
     config = Config()
     checkpoint = {"config": asdict(config), "data": {}}
     checkpoint["config"][choice.name] = "another"

@@ -15,6 +15,7 @@ from satlib.bleu import corpus_bleu, scores
 from satlib.caption_files import Captions
 from satlib.configuration import Config, check_same_run, folders
 from satlib.dataset import Files, create_input_files
+from satlib.fit import plan_data
 
 NAMES = [f"{k}.jpg" for k in range(10)]
 OPTIONS = {"min_freq": 0, "image_size": 8}
@@ -104,31 +105,56 @@ def test_some_captions_are_too_long(whole):
     assert sum(map(len, whole.create(max_length=62).values())) == 10
 
 
+def plan(folder, lists=None, **choices):
+    """Plan the data of a run on a folder's photographs; return the splits' names."""
+    lines = [f"{name}\ta dog" for name in NAMES[: choices.pop("count", 10)]]
+    (folder / "captions.tsv").write_text("\n".join(lines))
+    for split, names in (lists or {}).items():
+        (folder / f"{split}.txt").write_text("\n".join(names))
+    paths = {"captions": folder / "captions.tsv", "images": folder / "images"}
+    paths |= {"splits": folder} if lists else {}
+    texts = {name: str(path) for name, path in paths.items()}
+    return plan_data(Config(dataset="data", **{"min_freq": 0} | choices, **texts)).parts
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize("kept", [[], ["z.jpg"]])
+@pytest.mark.parametrize("kept", [[], ["z.jpg"], None])
 def test_a_split_that_must_not_be_empty(data, split, kept):
-    """No photograph for training or validation: refused, and the lists' sizes told."""
+    """No photograph for training or validation: refused, with the lists' sizes."""
     lists = {"train": NAMES[:4], "val": NAMES[4:8], "test": NAMES[8:]} | {split: kept}
-    required = ("train", "val")
-    data.refuse(split.upper(), "empty", splits=lists, required=required)
-    assert f"no image for {split}" in data.told and "lists of" in data.told
+    lists = {name: names for name, names in lists.items() if names is not None}
+    with (
+        pytest.raises(ValueError, match=f"{split.upper()} split is empty"),
+        pytest.warns(UserWarning, match=f"no image for {split}.*lists of"),
+    ):
+        plan(data.folder, lists)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_too_few_photographs_for_a_split(data, count):
-    """So few photographs that a split is empty: a warning counts them."""
-    data.captions = dict([*data.captions.items()][:count])
-    data.refuse("split is empty", required=("train", "val", "test"))
-    assert f"{count} images cut at" in data.told
+    """So few photographs that a split is empty: refused, with their number."""
+    with (
+        pytest.raises(ValueError, match="(TRAIN|VAL) split is empty"),
+        pytest.warns(UserWarning, match=f"{count} images cut at"),
+    ):
+        plan(data.folder, count=count)
 
 
-@pytest.mark.parametrize("size", [0, 1])
-def test_an_empty_test_split_is_no_obstacle(whole, size):
-    """Lists without a test: a warning, and the files are written."""
-    lists = {"train": NAMES[:8], "val": NAMES[8:]} | {"test": []} if size else {
-        "train": NAMES[:8], "val": NAMES[8:]}  # fmt: skip
-    assert whole.create(splits=lists, required=("train", "val"))["test"] == []
-    assert "no image for test" in whole.told
+def test_an_empty_test_split_is_no_obstacle(data):
+    """Lists without a test: a warning, and the run begins."""
+    lists = {"train": NAMES[:8], "val": NAMES[8:]}
+    with pytest.warns(UserWarning, match="no image for test"):
+        assert plan(data.folder, lists) == lists | {"test": []}
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [({"min_freq": 8}, "min_freq=7"), ({"max_length": 3}, "max_length=4")],
+)
+def test_a_run_without_words(data, choices, message):
+    """A run of rare words only, or of long captions only: refused before it begins."""
+    with pytest.raises(ValueError, match=message):
+        plan(data.folder, **choices)
 
 
 @pytest.mark.parametrize(
@@ -241,9 +267,12 @@ def test_a_row_of_any_length_and_any_number_of_rows(whole):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_length", 2), ("max_length", "52"), ("max_length", 10**9),
-     ("caps_per_img", 0), ("caps_per_img", 5.5), ("tokens", "letters"), ("tokens", None), ("min_freq", -1)],
-)  # fmt: skip
+    [
+        *(("max_length", 2), ("max_length", "52"), ("max_length", 10**9)),
+        *(("caps_per_img", 0), ("caps_per_img", 5.5), ("min_freq", -1)),
+        *(("tokens", "letters"), ("tokens", None)),
+    ],
+)
 def test_a_parameter_of_the_notebook_that_cannot_be(name, value):
     """A parameter of the data that cannot be right: refused, by its name."""
     with pytest.raises(ValueError, match=name):

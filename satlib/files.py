@@ -154,12 +154,16 @@ def make_folder(folder):
     """Make a folder, and remove what killed processes left in it; return its path."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    return folder
+
+
+def _sweep(folder):
     ours = re.compile(rf".*\.{MACHINE}-(\d+)-(\d+)-\d+\.part")
     for path in folder.glob("*.part"):
         left = ours.fullmatch(path.name)
         if left and begun(int(left[1])) not in (left[2], ""):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    return folder
 
 
 # chapters/files.md: One run at a time
@@ -199,14 +203,10 @@ def _touched(path):  # opened, as another machine's disk is asked only then
 # chapters/files.md: One run at a time
 def _holder(lock):
     keys = "owner", "thread", "inode", "machine", "brief"
-    for _ in range(20):
-        with suppress(ValueError, KeyError, TypeError, OSError):
-            content = json.loads(lock.read_text(encoding="utf-8"))
-            if re.fullmatch(r"\w+-\d+-\w*", content["owner"]):
-                return {key: content[key] for key in keys}
-        if not lock.exists():
-            break
-        time.sleep(0.05)  # it was made just now, and is not yet written
+    with suppress(ValueError, KeyError, TypeError, OSError):
+        content = json.loads(lock.read_text(encoding="utf-8"))
+        if re.fullmatch(r"\w+-\d+-\w*", content["owner"]):
+            return {key: content[key] for key in keys}
     return {}
 
 
@@ -228,7 +228,9 @@ def _take(lock, mine):
             mine["inode"] = os.fstat(file.fileno()).st_ino
             json.dump(mine, file)
             return {}
-        holder = _holder(lock)
+        if not (holder := _holder(lock)):
+            time.sleep(0.5)  # it was made just now, and is not yet written?
+            holder = _holder(lock)
         if _lives(lock, holder):
             return holder
         with _held(Path(f"{lock}.old"), brief=True):
@@ -300,7 +302,7 @@ def tidy(folder):
         if lock.exists() and not _lives(lock, _holder(lock)):
             with _held(lock, brief=True):
                 pass
-        make_folder(folder)
+        _sweep(Path(folder))
 
 
 # chapters/files.md: How far is it, and is there room?

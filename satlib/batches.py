@@ -2,19 +2,37 @@
 # chapters/batches.md: Batches: a few images at a time, and each looked at once
 """Mini-batches of images or cached cells with their captions; the feature cache."""
 
-import contextlib
+import glob
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
 from torchvision.transforms import v2
 
 from satlib.dataset import Files, create_input_files
 from satlib.encoder import build_encoder
-from satlib.files import ROOT, code_digest, digest, make_room, progress
+from satlib.files import (
+    ROOT,
+    code_digest,
+    digest,
+    hold,
+    make_room,
+    naming,
+    owner,
+    progress,
+    tidy,
+)
 from satlib.scenes import write_scenes
 
 
@@ -30,10 +48,11 @@ class CaptionDataset(Dataset):
 
     def __init__(self, files, split, features=None, transform=None):
         images = files.path("images", split)
+        self.files, self.split = files, split
         self.path, self.key = (features, "cells") if features else (images, "images")
         self.transform = transform or nn.Identity()
         rows, lengths = files.read("captions", split), files.read("caplens", split)
-        with h5py.File(images) as file:
+        with h5py.File(images, locking=False) as file:
             count, per_image = len(file["images"]), file.attrs["captions_per_image"]
         if not len(rows) == len(lengths) == count * per_image:
             raise ValueError(
@@ -49,12 +68,18 @@ class CaptionDataset(Dataset):
 
     def __getitem__(self, index):
         if self._process != os.getpid():
-            self._file, self._process = h5py.File(self.path), os.getpid()
+            self._file = h5py.File(self.path, locking=False)
+            self._process = os.getpid()
         image = torch.from_numpy(self._file[self.key][index])
         return self.transform(image), self.captions[index], self.lengths[index]
 
     def __getstate__(self):
         return self.__dict__ | {"_file": None, "_process": None}
+
+    def names(self, numbers):
+        """Return the file names of the images with these numbers."""
+        entries = self.files.read("references", self.split)
+        return [entries[number]["file"] for number in numbers]
 
 
 # chapters/batches.md: Mini-batches
@@ -65,16 +90,36 @@ def collate(items):
 
 
 # chapters/batches.md: Mini-batches
+class Drawn(BatchSampler):
+    """The numbers of the images of each mini-batch; a list `drawn` keeps them."""
+
+    def __iter__(self):
+        self.drawn = []
+        for numbers in super().__iter__():
+            self.drawn.append(numbers)
+            yield numbers
+
+
+class Loader(DataLoader):
+    """A loader of mini-batches that knows which images they hold."""
+
+    def names(self, number):
+        """Return the names of the images of mini-batch `number`, from 1 on."""
+        return self.dataset.names(self.batch_sampler.drawn[number - 1])
+
+
 def batches(dataset, batch_size, seed=None, workers=0):
-    """Return a loader of mini-batches of `batch_size` images with all their captions.
+    """Return a `Loader` of mini-batches of `batch_size` images with all their captions.
 
     With a `seed` the order is shuffled, by that seed; without, it is the dataset's.
     """
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    return DataLoader(
+    generator, sampler = None, SequentialSampler(dataset)
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        sampler = RandomSampler(dataset, generator=generator)
+    return Loader(
         dataset,
-        batch_size,
-        shuffle=seed is not None,
+        batch_sampler=Drawn(sampler, batch_size, drop_last=False),
         generator=generator,
         num_workers=workers,
         collate_fn=collate,
@@ -91,16 +136,27 @@ def augmentation():
 # chapters/batches.md: The feature cache
 def cache_key(encoder, images):
     """Return a digest of the encoder and of the contents of the file `images`."""
-    with h5py.File(images) as file:
+    with h5py.File(images, locking=False) as file:
         return digest([encoder.fingerprint(), file.attrs["sha256"]])
+
+
+def rows_done(features, key, count):
+    """Return how many rows of a feature cache are done; None where none are of use.
+
+    That is where the file is none, or damaged, or not of this `key` and `count` images.
+    """  # what h5py raises depends on the damage
+    with suppress(Exception), h5py.File(features, locking=False) as file:
+        done, cells = int(file["done"][()]), file["cells"]
+        fits = file.attrs["key"] == key and len(cells) == count
+        if fits and cells.dtype == "float16" and 0 <= done <= count:
+            return done
 
 
 def is_cached(encoder, images, features):
     """Tell whether the file `features` holds this encoder's cells of these images."""
-    if not Path(features).exists():
-        return False
-    with h5py.File(features) as file:
-        return file.attrs["key"] == cache_key(encoder, images)
+    with h5py.File(images, locking=False) as file:
+        count = len(file["images"])
+    return rows_done(features, cache_key(encoder, images), count) == count
 
 
 # chapters/batches.md: The feature cache
@@ -110,46 +166,66 @@ def cache_features(encoder, images, features, batch_size=32):
 
     They are those of the encoder's frozen blocks. Nothing is done if they are there,
     and an interrupted run is taken up again. The encoder runs where its parameters are.
-    Returns `features`. Raises OSError where the disk is too small.
+    Returns `features`. Raises OSError where the disk is too small or full.
     """
+    features = Path(features)
     if is_cached(encoder, images, features):
+        tidy(features.parent)
         return features
-    device = next(encoder.parameters()).device
-    partial, key = Path(f"{features}.part"), cache_key(encoder, images)
-    with h5py.File(images) as source:
+    with hold(features.parent, brief=True):
+        if not is_cached(encoder, images, features):  # nor written while we waited
+            if features.exists():
+                print(f"{features.name}: of other images, or damaged; computed anew")
+            _compute(encoder, images, features, batch_size)
+    return features
+
+
+def _compute(encoder, images, features, batch_size):
+    device, key = next(encoder.parameters()).device, cache_key(encoder, images)
+    with naming(features), h5py.File(images, locking=False) as source:
         pictures = source["images"]
-        with _open_partial(partial, key, encoder, pictures) as target:
-            starts = range(target["done"][()], len(pictures), batch_size)
-            for start in progress(starts, len(starts), Path(features).stem):
+        half = _take_half(features, key, encoder, pictures)
+        with h5py.File(half, "r+", locking=False) as target:
+            starts = range(int(target["done"][()]), len(pictures), batch_size)
+            for start in progress(starts, len(starts), features.stem):
                 batch = torch.from_numpy(pictures[start : start + batch_size])
                 cells = encoder.begin(batch.to(device)).half().cpu().numpy()
                 target["cells"][start : start + len(batch)] = cells
                 target.flush()  # the cells before the counter that vouches for them
                 target["done"][()] = start + len(batch)
                 target.flush()
-    partial.replace(features)
-    return features
+    half.replace(features)
 
 
 # chapters/batches.md: The feature cache
-def _open_partial(path, key, encoder, pictures):
-    with contextlib.suppress(OSError):  # none there, or killed while it was laid out
-        file = h5py.File(path, "r+")
-        if file.attrs.get("key") == key:
-            return file
-        file.close()
+def _take_half(features, key, encoder, pictures):
+    mine = features.with_name(f"{features.name}.{owner()}.part")
+    halves = {}
+    for path in features.parent.glob(f"{glob.escape(features.name)}.*part"):
+        done = rows_done(path, key, len(pictures))
+        if done is not None and path.stat().st_nlink == 1:
+            halves[path] = done
+        else:
+            path.unlink()
+    for path in sorted(halves, key=halves.get):
+        path.replace(mine)  # the last, which has most, stays
+    if not halves:
+        _lay_out(mine, key, encoder, pictures)
+    return mine
+
+
+# chapters/batches.md: The feature cache
+def _lay_out(path, key, encoder, pictures):
     device = next(encoder.parameters()).device
     sample = torch.zeros(1, *pictures.shape[1:], dtype=torch.uint8, device=device)
     shape = len(pictures), *encoder.begin(sample).shape[1:]
     make_room(path.parent, shape[0], 2 * shape[1] * shape[2], "cached images")
-    file = h5py.File(path, "w")
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    file.create_dataset("cells", shape, "float16", dcpl=layout)
-    file.create_dataset("done", (), "int64", data=0)
-    file.attrs["key"] = key
-    file.flush()
-    return file
+    with h5py.File(path, "w", locking=False) as file:
+        file.create_dataset("cells", shape, "float16", dcpl=layout)
+        file.create_dataset("done", (), "int64", data=0)
+        file.attrs["key"] = key
 
 
 # chapters/batches.md: Something to practise on

@@ -96,15 +96,17 @@ class Captioner:
     """A trained model that captions photographs, on the fastest device there is.
 
     `image_size` is the side, in pixels, of the squares that the encoder takes;
-    `length_power` that of beam search.
+    `length_power` and `max_length`, in words, those of beam search.
     """
 
-    def __init__(self, encoder, decoder, word_map, image_size, length_power=0.7):
+    def __init__(
+        self, encoder, decoder, word_map, image_size, length_power=0.7, max_length=50
+    ):
         self.device = choose_device()
         self.encoder = encoder.to(self.device).eval()
         self.decoder = decoder.to(self.device).eval()
         self.word_map, self.image_size = word_map, image_size
-        self.length_power = length_power
+        self.length_power, self.max_length = length_power, max_length
 
     def _cells(self, squares):
         return self.encoder(torch.from_numpy(np.stack(squares)).to(self.device))
@@ -152,8 +154,9 @@ class Captioner:
         while batch := list(islice(squares, batch_size)):
             places, pictures = zip(*batch, strict=True)
             what = self.decoder, self._cells(pictures), self.word_map, beam_size
+            most, power = self.max_length, self.length_power
             with threads_for(self.decoder):
-                found = beam_search(*what, length_power=self.length_power)
+                found = beam_search(*what, most, length_power=power)
             for i, hypotheses in zip(places, found, strict=True):
                 captions[i] = caption_from(hypotheses, words)
         if images and len(problems) == len(images):
@@ -229,5 +232,6 @@ def load_captioner(path: str | Path | None = None) -> Captioner:
             "the path of its checkpoint, for load_captioner(path)"
         )
     model = load_model(path)
-    size, power = model.config.image_size, model.config.length_power
-    return Captioner(model.encoder, model.decoder, model.word_map, size, power)
+    config = model.config
+    how = config.image_size, config.length_power, config.max_length - 2
+    return Captioner(model.encoder, model.decoder, model.word_map, *how)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from satlib.training import AverageMeter, encode
+from satlib.training import AverageMeter, check_number, encode
 
 
 # chapters/concepts.md: The targets
@@ -74,11 +74,16 @@ def train_concepts(iterations, encoder, concepts, word_map):
 # chapters/concepts.md: One epoch
 @torch.no_grad()
 def validate_concepts(loader, encoder, concepts, word_map):
-    """Return the mean loss on a split, as `concept_loss`."""
+    """Return the mean loss on a split, as `concept_loss`.
+
+    Raises ValueError with the names of a mini-batch's images where it is no number.
+    """
     device, meter = next(concepts.parameters()).device, AverageMeter()
-    for batch in loader:
+    for number, batch in enumerate(loader, 1):
         batch = [tensor.to(device) for tensor in batch]
-        meter.update(loss_of(batch, encoder, concepts, word_map).item(), len(batch[0]))
+        loss = loss_of(batch, encoder, concepts, word_map)
+        check_number(loss, "validation: the loss", loader, number)
+        meter.update(loss.item(), len(batch[0]))
     return {"concept_loss": meter.avg}
 
 

@@ -13,8 +13,9 @@ from typing import get_args, get_type_hints
 
 import timm
 
+from satlib.caption_files import TOKENS
 from satlib.encoder import COLOURS, check_layers
-from satlib.files import ROOT, check_name, code_digest, digest
+from satlib.files import ROOT, changes, check_name, code_digest, digest
 
 SCENES = {"stage": 5, "image_size": 224, "alpha_c": 0.0}
 PHOTOGRAPHS = {"stage": 8, "image_size": 256, "alpha_c": 1.0}
@@ -106,6 +107,9 @@ class Config:
     max_images: int | None = number(None, 1)  # in each split
     on_error: str = "raise"  # or "skip": leave out photographs that are broken
     min_freq: int = number(5, 0)  # a word stays if it occurs more often
+    caps_per_img: int = number(5, 1, 1000)  # rows of an image; further captions wait
+    max_length: int = number(52, 3, 1000)  # places in a row, <start> and <end> too
+    tokens: str = "words"  # or "characters", for scripts without spaces
     encoder: str = "efficientnet_lite0"
     stage: int | None = number(None, 1, 8)  # of the encoder; 8 is the last grid
     output_stride: int = number(32, 16, 32)  # pixels from cell to cell: 16 or 32
@@ -156,6 +160,7 @@ def _check_data(config):
     if config.dataset != "scenes" and len(given) < 2:
         raise ValueError(f"dataset={config.dataset!r} needs captions=… and images=…")
     check_known("on_error", config.on_error, ["raise", "skip"])
+    check_known("tokens", config.tokens, TOKENS)
     check_there("captions", config.captions, ["file"])
     check_there("images", config.images, ["folder"])
     check_there("splits", config.splits, ["file", "folder"])
@@ -213,20 +218,26 @@ def config_from(namespace, kind=Config, besides=None):
 
 
 # chapters/configuration.md: Where a run lives
-DATA_CHOICES = ["dataset", "captions", "images", "splits", "scenes", "max_images"]
-DATA_CHOICES += ["on_error", "min_freq", "encoder", "stage", "output_stride"]
-DATA_CHOICES += ["image_size", "seed"]
+DATA_CHOICES = ["dataset", "scenes", "max_images", "on_error", "min_freq", "encoder"]
+DATA_CHOICES += ["stage", "output_stride", "image_size", "seed", "caps_per_img"]
+DATA_CHOICES += ["max_length", "tokens"]
 FREE_CHOICES = ["epochs", "self_critical_epochs", "stop_after", "beam_size"]
 FREE_CHOICES += ["length_power", "workers", "output"]
+PLACES = ["captions", "images", "splits"]  # they count by what lies there
 
 
 # chapters/configuration.md: Where a run lives
-def folders(config):
-    """Return the folder of a run's data files and that of its checkpoints."""
+def folders(config, inputs=None):
+    """Return the folder of a run's data files and that of its checkpoints.
+
+    `inputs` are the digests of captions and photographs; drawn scenes need none.
+    """
     if config.output:
         return Path(config.output), Path(config.output)
-    choices = {k: v for k, v in asdict(config).items() if k not in FREE_CHOICES}
-    data = {name: choices[name] for name in DATA_CHOICES}
+    hidden = FREE_CHOICES + PLACES
+    choices = {k: v for k, v in asdict(config).items() if k not in hidden}
+    choices["inputs"] = inputs
+    data = {name: choices[name] for name in [*DATA_CHOICES, "inputs"]}
     code = code_digest("fit") if config.dataset == "scenes" else None
     of_data, of_run = (_tag(made_from, code) for made_from in (data, choices))
     folder = ROOT.parent / "data" / "runs" / f"{config.dataset}-{of_data}"
@@ -241,17 +252,20 @@ def _tag(choices, code):
 def check_same_run(checkpoint, config, data, path):
     """Raise a ValueError that names what is different in the checkpoint's run.
 
-    `data` is what the manifest of the data files says of captions and photographs.
+    `data` is what the manifest of the data files says of captions and photographs; None
+    where that is not known yet.
     """
+    usual = {choice.name: choice.default for choice in fields(Config)}
     for name, value in asdict(config).items():
-        before = checkpoint["config"].get(name)
-        if name not in FREE_CHOICES and before != value:
+        before = checkpoint["config"].get(name, usual[name])
+        if name not in FREE_CHOICES + PLACES and before != value:
             raise ValueError(
                 f"{path} is of a run with {name}={before!r}, not {value!r}; choose "
                 "another output, or resume=False to start over"
             )
-    if checkpoint["data"] != data:
+    if data is not None and checkpoint["data"] != data:
+        names = ", ".join(changes(checkpoint["data"], data))
         raise ValueError(
-            f"{path} is of a run on other data: captions or photographs have changed; "
-            "choose another output, or resume=False to start over"
+            f"{path} is of a run on other data: {names} changed; choose another "
+            "output, or resume=False to start over"
         )

@@ -3,22 +3,38 @@
 """Captions and photographs in, the files that training reads out."""
 
 import json
+import os
 import warnings
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+import h5py
 import numpy as np
 
-from satlib.caption_files import SPLITS, Captions, read_captions, read_splits
+from satlib.caption_files import (
+    SPLITS,
+    TOKENS,
+    Captions,
+    file_name,
+    match_names,
+    read_captions,
+    read_splits,
+)
 from satlib.files import (
     changes,
     check_name,
     digest,
-    is_fresh,
+    file_digest,
+    file_digests,
+    hold,
     make_room,
     read_if_there,
+    replacing_all,
+    tidy,
     write_json,
 )
 from satlib.photographs import file_sizes, write_images
@@ -33,18 +49,43 @@ def count_words(captions, names):
 
 
 # chapters/dataset.md: Training, validation, test
+def _photographs_in(lists, known):
+    parts = {}
+    for split, names in lists.items():
+        found = match_names(names, known)
+        parts[split] = [found[name] for name in names if name in found]
+        if lost := [name for name in names if name not in found]:
+            problem = f"{len(lost):,} of {len(names):,} names in the list for {split}"
+            first = ", ".join(map(repr, lost[:3]))
+            problem = f"{problem} have no caption that fits, first {first}"
+            warnings.warn(problem, stacklevel=3)
+        _tell_taken(f"the list for {split}", "the captions", found)
+    return read_splits(parts)
+
+
+def _tell_taken(names, place, found):
+    other = [f"{a!r} is taken for {b!r}" for a, b in found.items() if a != file_name(b)]
+    if other:
+        many, first = f"{len(other):,} of the names", ", ".join(other[:3])
+        print(f"{many} in {names} are not in {place} as written: {first}")
+
+
+# chapters/dataset.md: Training, validation, test
 def split_images(names, random, splits=None):
     """Divide file names into {"train": […], "val": […], "test": […]}.
 
     By official lists `splits` if given (as `read_splits` takes them), else in the order
-    of `random.permutation`, cut at 80 and 90 percent. Warns of an empty split. Raises
-    ValueError if all are empty.
+    of `random.permutation`, cut at 80 and 90 percent. Warns of an empty split, and of
+    names in the lists that are not in `names`. Raises ValueError if all are empty.
     """
     n = len(names)
     if splits:
-        known, lists = set(names), read_splits(splits)
-        rule = f"divided by lists of {sum(map(len, lists.values()))} names"
-        parts = {s: [name for name in lists[s] if name in known] for s in SPLITS}
+        lists = read_splits(splits)
+        sizes = [len(lists[split]) for split in SPLITS]
+        rule = f"divided by lists of {sum(sizes)} names: train, val, test {sizes}"
+        parts = _photographs_in(lists, names)
+        if (rest := n - sum(map(len, parts.values()))) > 0:
+            print(f"{rest:,} photographs with captions are in no list")
     else:
         order = [names[i] for i in random.permutation(n)]
         a, b = int(0.8 * n), int(0.9 * n)
@@ -66,14 +107,38 @@ def build_word_map(counts, min_freq):
     return {token: number for number, token in enumerate(tokens)}
 
 
+# chapters/dataset.md: The word map
+def _word_map(source, parts, settings):
+    splits = SPLITS if settings.vocabulary == "all" else ("train",)
+    counts = count_words(source.captions, sum([parts[s] for s in splits], []))
+    ((word, most),) = counts.most_common(1) or [("", 0)]
+    if counts and most <= settings.min_freq:
+        raise ValueError(
+            f"min_freq={settings.min_freq}: no word occurs more often in the captions "
+            f"that are counted; the most frequent, {word!r}, occurs {most} times, so "
+            f"choose min_freq={most - 1} or less"
+        )
+    return build_word_map(counts, settings.min_freq)
+
+
 # chapters/dataset.md: A caption becomes a row
 def captions_that_fit(captions, max_length):
-    """Return only the captions that fit into a row, and the images that have one."""
+    """Return only the captions that fit into a row, and the images that have one.
+
+    Raises ValueError where none fits.
+    """
     fitting = {
         name: [words for words in own if len(words) + 2 <= max_length]
         for name, own in captions.items()
     }
-    return {name: own for name, own in fitting.items() if own}
+    fitting = {name: own for name, own in fitting.items() if own}
+    if captions and not fitting:
+        words = min(len(words) for own in captions.values() for words in own)
+        raise ValueError(
+            f"max_length={max_length}: all captions are too long; the shortest has "
+            f"{words} words, so choose max_length={words + 2} or more"
+        )
+    return fitting
 
 
 # chapters/dataset.md: A caption becomes a row
@@ -123,23 +188,31 @@ class Files:
             raise FileNotFoundError(problem)
         return json.loads(self.path(kind, split).read_text(encoding="utf-8"))
 
-    def are_complete(self):
-        """Tell whether all files but the manifest are there."""
-        kinds = "images", "captions", "caplens", "references"
-        paths = [self.path(kind, split) for split in SPLITS for kind in kinds]
-        return all(path.exists() for path in [*paths, self.path("wordmap")])
+    def seals(self):
+        """Return for each file, by its name, a digest; None where it is damaged.
+
+        The digest of the images' file is the one that it holds, with its shape.
+        """
+        kinds = "captions", "caplens", "references"
+        texts = [self.path(kind, split) for split in SPLITS for kind in kinds]
+        seals = {p.name: file_digest(p) for p in [*texts, self.path("wordmap")]}
+        for path in (self.path("images", split) for split in SPLITS):
+            seals[path.name] = None
+            with suppress(Exception), h5py.File(path, locking=False) as file:
+                seals[path.name] = f"{file.attrs['sha256']} {file['images'].shape}"
+        return seals  # what h5py raises depends on the damage
 
 
 # chapters/dataset.md: The files
-def _nothing_to_do(files, manifest):
-    path = files.path("manifest")
-    if is_fresh(path, manifest) and files.are_complete():
+def _are_fresh(files, manifest):
+    before, seals = read_if_there(files.path("manifest")), files.seals()
+    if None not in seals.values() and before == manifest | {"written": seals}:
         print(f"{files.base}: complete in {files.folder}, nothing to do")
         return True
-    before = read_if_there(path)
-    if before and (names := changes(before, manifest)):
+    if names := before and changes(before, manifest):
         print(f"{files.base}: other {', '.join(names)} than before, written anew")
-    path.unlink(missing_ok=True)
+    elif names := changes(before.get("written", seals), seals):
+        print(f"{', '.join(names)}: damaged or missing, all files are written anew")
     return False
 
 
@@ -151,35 +224,99 @@ class Settings:
     Raises ValueError where one cannot be right.
     """
 
-    caps_per_img: int
-    min_freq: int
-    max_length: int
-    seed: int
-    vocabulary: str
-    image_size: int
-    on_error: str
-    max_images: int | None
+    caps_per_img: int = 5
+    min_freq: int = 5
+    max_length: int = 52
+    seed: int = 28
+    vocabulary: str = "train"
+    image_size: int = 256
+    on_error: str = "raise"
+    max_images: int | None = None
+    tokens: str = "words"
 
     def __post_init__(self):
         least = {"caps_per_img": 1, "min_freq": 0, "max_length": 3, "image_size": 1}
+        least |= {"seed": 0} | ({} if self.max_images is None else {"max_images": 1})
         for name, low in least.items():
-            if (value := getattr(self, name)) < low:
-                raise ValueError(f"{name}={value} must be {low} or more")
+            value = getattr(self, name)
+            if type(value) is not int or value < low:
+                problem = f"{name}={value!r} must be {low} or more, a whole number"
+                raise ValueError(problem)
         known = {"vocabulary": "train all", "on_error": "raise skip"}
+        known["tokens"] = " ".join(TOKENS)
         for name, values in known.items():
-            if (value := getattr(self, name)) not in values.split():
+            if (value := getattr(self, name)) not in values.split(" "):
                 raise ValueError(f"{name}={value!r} must be one of: {values}")
 
 
-# chapters/dataset.md: The files
-def _write_words(files, source, fitting, parts, random, settings):
-    splits = SPLITS if settings.vocabulary == "all" else ("train",)
-    counts = count_words(source.captions, sum([parts[s] for s in splits], []))
-    word_map, length = build_word_map(counts, settings.min_freq), settings.max_length
+# chapters/dataset.md: Names in the captions, names in the folder
+def _named_as_files(source, folder):
+    missing = [n for n in source.captions if not os.path.isfile(Path(folder, n))]
+    if not missing:
+        return source
+    paths = chain(Path(folder).glob("*"), Path(folder).glob("*/*"))
+    files = [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
+    found = match_names(missing, files)
+    _tell_taken("the captions", folder, found)
+    captions, splits = {}, source.splits
+    for name, own in source.captions.items():
+        name = found.get(name, name)
+        captions[name] = captions.get(name, []) + own
+    if splits:
+        splits = {s: [found.get(n, n) for n in names] for s, names in splits.items()}
+    return Captions(captions, splits, source.empty)
+
+
+# chapters/dataset.md: First the plan, then the work
+@dataclass
+class Plan:
+    """What data files will be made of; `parts` are the images' names in each split."""
+
+    base: str
+    settings: Settings
+    source: Captions
+    images: Path
+    fitting: dict[str, list]
+    parts: dict[str, list]
+    random: np.random.RandomState
+    manifest: dict
+
+
+def plan_files(dataset, captions, images, splits, settings):
+    """Return the `Plan` of data files; nothing is written.
+
+    The arguments are those of `create_input_files`. Raises its errors.
+    """
+    check_name(dataset)
+    base = f"{dataset}_{settings.caps_per_img}_cap_per_img"
+    base += f"_{settings.min_freq}_min_word_freq"
+    if not isinstance(captions, Captions):
+        captions = read_captions(captions, settings.tokens)
+    source = _named_as_files(captions, images)
+    fitting = captions_that_fit(source.captions, settings.max_length)
+    random = np.random.RandomState(settings.seed)
+    parts = split_images([*fitting], random, splits or source.splits)
+    parts = {split: names[: settings.max_images] for split, names in parts.items()}
+    _word_map(source, parts, settings)  # is a word frequent enough?
+    names, images = sum(parts.values(), []), Path(images)
+    sizes = file_sizes(images, names, settings.on_error == "skip")
+    if not any(sizes):
+        raise FileNotFoundError(f"{images}: has none of the {len(names)} photographs")
+    pictures = file_digests([images / name for name in names])
+    inputs = {"captions": digest(source.captions), "images": digest([parts, pictures])}
+    manifest = asdict(settings) | inputs
+    return Plan(base, settings, source, images, fitting, parts, random, manifest)
+
+
+# chapters/dataset.md: First the plan, then the work
+def _write_words(files, plan, parts):
+    settings, source = plan.settings, plan.source
+    word_map, length = _word_map(source, parts, settings), settings.max_length
     for split, names in parts.items():
         chosen = []
         for name in names:
-            chosen += choose_captions(fitting[name], settings.caps_per_img, random)
+            own, count = plan.fitting[name], settings.caps_per_img
+            chosen += choose_captions(own, count, plan.random)
         contents = {
             "captions": (encode_caption(words, word_map, length) for words in chosen),
             "caplens": (len(words) + 2 for words in chosen),
@@ -190,6 +327,39 @@ def _write_words(files, source, fitting, parts, random, settings):
     write_json(files.path("wordmap"), word_map)
     sizes = ", ".join(f"{len(names):,} {split}" for split, names in parts.items())
     print(f"{files.base}: {sizes} photographs; {len(word_map):,} tokens")
+
+
+# chapters/dataset.md: One call
+def write_files(plan, folder):
+    """Write planned data files to a folder, unless they are there; return the `Files`.
+
+    Raises ValueError or OSError for a photograph that is broken, OSError where the disk
+    is too small or another run is at work in the folder.
+    """
+    files = Files(Path(folder), plan.base)
+    if _are_fresh(files, plan.manifest):
+        tidy(folder)
+        return files
+    with hold(folder, brief=True):
+        if not _are_fresh(files, plan.manifest):  # nor written while we waited
+            _write(files, plan)
+    return files
+
+
+def _write(files, plan):
+    settings, parts = plan.settings, {}
+    _tell_left_out(plan.source, plan.fitting)
+    count, size = sum(map(len, plan.parts.values())), settings.image_size
+    make_room(files.folder, count, 3 * size**2)
+    seal = files.path("manifest").name
+    with replacing_all(files.folder, seal) as temporary:
+        new = Files(temporary, files.base)
+        options = settings.caps_per_img, size, settings.on_error == "skip"
+        for split, names in plan.parts.items():
+            path = new.path("images", split)
+            parts[split] = write_images(path, plan.images, names, *options)
+        _write_words(new, plan, parts)
+        write_json(new.path("manifest"), plan.manifest | {"written": new.seals()})
 
 
 # chapters/dataset.md: One call
@@ -207,6 +377,7 @@ def create_input_files(
     image_size: int = 256,
     on_error: Literal["raise", "skip"] = "raise",
     max_images: int | None = None,
+    tokens: Literal["words", "characters"] = "words",
 ) -> str:
     """Write the data files to `output`, unless they are there; return their base name.
 
@@ -222,11 +393,13 @@ def create_input_files(
     image_size:   width and height of the squares
     on_error:     "raise" what is wrong with a photograph, or "skip" the photograph
     max_images:   at most so many in each split
+    tokens:       "words", or "characters" for scripts without spaces
 
     Raises ValueError where a setting cannot be right, the caption file or the lists
-    cannot be read, no image is left, or a photograph is broken; FileNotFoundError
-    where a file or photograph is missing; OSError where the disk is too small. Warns
-    of an empty split.
+    cannot be read, no caption fits, no word is frequent enough, no image is left, or a
+    photograph is broken; FileNotFoundError where a file or photograph is missing;
+    OSError where the disk is too small, or another run is at work there. Warns of an
+    empty split, and of names in the lists without captions.
     """
     settings = Settings(
         caps_per_img,
@@ -237,29 +410,10 @@ def create_input_files(
         image_size,
         on_error,
         max_images,
+        tokens,
     )
-    check_name(dataset)
-    base = f"{dataset}_{caps_per_img}_cap_per_img_{min_freq}_min_word_freq"
-    files = Files(Path(output), base)
-    source = captions if isinstance(captions, Captions) else read_captions(captions)
-    fitting = captions_that_fit(source.captions, max_length)
-    random = np.random.RandomState(seed)
-    parts = split_images([*fitting], random, splits or source.splits)
-    parts = {split: names[:max_images] for split, names in parts.items()}
-    skip = on_error == "skip"
-    sizes = file_sizes(images, sum(parts.values(), []), skip)
-    inputs = {"captions": digest(source.captions), "images": digest([parts, sizes])}
-    manifest = asdict(settings) | inputs
-    if _nothing_to_do(files, manifest):
-        return base
-    _tell_left_out(source, fitting)
-    make_room(output, len(sizes), 3 * image_size**2)
-    for split, names in parts.items():
-        path = files.path("images", split)
-        parts[split] = write_images(path, images, names, caps_per_img, image_size, skip)
-    _write_words(files, source, fitting, parts, random, settings)
-    write_json(files.path("manifest"), manifest)
-    return base
+    plan = plan_files(dataset, captions, images, splits, settings)
+    return write_files(plan, output).base
 
 
 # chapters/dataset.md: One call

@@ -3,6 +3,7 @@
 """Files that are whole, and tell what they were made from; results that are kept."""
 
 import ast
+import errno
 import hashlib
 import json
 import os
@@ -11,9 +12,13 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -25,25 +30,86 @@ import satlib
 ROOT = Path(satlib.__file__).resolve().parent
 
 
-# chapters/files.md: Half a file never exists
-MACHINE = platform.node()
+# chapters/files.md: Who is a process?
+def _kernel():
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        return [platform.node(), boot, os.readlink("/proc/self/ns/pid")]
+    except OSError:  # not on Linux
+        return [platform.node(), uuid.getnode()]
+
+
+MACHINE = hashlib.sha256(repr(_kernel()).encode()).hexdigest()[:8]
+
+
+def begun(pid):
+    """Return when a process began, a text; "" if that is not told, None if it ended.
+
+    A process that has ended, and whose parent has not yet heard of it, lives no more.
+    """
+    try:
+        process, stat = psutil.Process(pid), Path(f"/proc/{pid}/stat")
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        if stat.exists():
+            return stat.read_text().rpartition(")")[2].split()[19]
+        return str(int(1000 * process.create_time()))
+    except (psutil.Error, OSError):
+        return "" if psutil.pid_exists(pid) else None
+
+
+@cache
+def _name_of(pid):
+    return f"{MACHINE}-{pid}-{begun(pid)}"
+
+
+def owner():
+    """Return the name of this process: machine, number, and start."""
+    return _name_of(os.getpid())
+
+
+# chapters/files.md: Written under another name
+NUMBERS = count()
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def naming(path):
+    """Raise what a full disk does to a `with` block as an OSError with the path."""
+    try:
+        yield
+    except Exception as error:
+        texts = [os.strerror(n) for n in FULL] + [f"errno = {n}," for n in FULL]
+        full = getattr(error, "errno", None) in FULL
+        if not full and not any(text in str(error) for text in texts):
+            raise
+        free = shutil.disk_usage(Path(path).parent).free
+        raise OSError(
+            errno.ENOSPC,
+            f"{path} could not be written: the disk is full ({free:,} bytes are free) "
+            "or files may not be larger; make room and run again. What was there is "
+            "untouched",
+        ) from error
 
 
 @contextmanager
 def replacing(path):
     """Yield a temporary path that is renamed to `path` if the block succeeds.
 
-    No other process has the same temporary path. It is removed if the block fails.
+    No other block has the same temporary path. It is removed if the block fails. Raises
+    OSError that names `path` where the disk is full.
     """
-    temporary = Path(f"{path}.{MACHINE}-{os.getpid()}.part")
+    path = Path(path)
+    temporary = path.with_name(f"{path.name[:40]}.{owner()}-{next(NUMBERS)}.part")
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-# chapters/files.md: Half a file never exists
+# chapters/files.md: Written under another name
 def write_text(path, text):
     """Write a text, with the same bytes on every system; all or nothing."""
     with replacing(path) as part:
@@ -62,17 +128,181 @@ def write_json(path, content):
         file.write("]\n")
 
 
-# chapters/files.md: Half a file never exists
+# chapters/files.md: Written under another name
+@contextmanager
+def replacing_all(folder, seal):
+    """Yield a temporary folder; if the block succeeds, its files move to `folder`.
+
+    The file named `seal` is there only when all others are. The disk is as for
+    `replacing`.
+    """
+    folder = Path(folder)
+    temporary = folder / f"{seal[:40]}.{owner()}-{next(NUMBERS)}.part"
+    try:
+        temporary.mkdir()
+        with naming(folder):
+            yield temporary
+        (folder / seal).unlink(missing_ok=True)
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == seal):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+# chapters/files.md: Written under another name
 def make_folder(folder):
     """Make a folder, and remove what killed processes left in it; return its path."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    ours = re.compile(rf".*\.{re.escape(MACHINE)}-(\d+)\.part")
+    _sweep(folder)
+    return folder
+
+
+def _sweep(folder):
+    ours = re.compile(rf".*\.{MACHINE}-(\d+)-(\d+)-\d+\.part")
     for path in folder.glob("*.part"):
         left = ours.fullmatch(path.name)
-        if left and not psutil.pid_exists(int(left[1])):
-            path.unlink(missing_ok=True)
-    return folder
+        if left and begun(int(left[1])) not in (left[2], ""):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+# chapters/files.md: One run at a time
+BEAT, PATIENCE = 2, 20  # seconds
+
+
+@contextmanager
+def _beating(path):
+    done = threading.Event()
+
+    def beat():
+        while not done.wait(BEAT):
+            with suppress(OSError):
+                os.utime(path)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _beats(path):
+    before, end = _touched(path), time.monotonic() + PATIENCE
+    while (now := _touched(path)) == before and time.monotonic() < end:
+        time.sleep(min(0.2, PATIENCE / 4))
+    return now not in (before, None)
+
+
+def _touched(path):  # opened, as another machine's disk is asked only then
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        return os.fstat(file.fileno()).st_mtime_ns
+
+
+# chapters/files.md: One run at a time
+def _holder(lock):
+    keys = "owner", "thread", "inode", "machine", "brief"
+    with suppress(ValueError, KeyError, TypeError, OSError):
+        content = json.loads(lock.read_text(encoding="utf-8"))
+        if re.fullmatch(r"\w+-\d+-\w*", content["owner"]):
+            return {key: content[key] for key in keys}
+    return {}
+
+
+def _lives(lock, holder):
+    if not holder:
+        return False
+    machine, pid, start = holder["owner"].split("-")
+    found = begun(int(pid)) if machine == MACHINE else ""
+    if found not in (start, ""):
+        return False
+    here = lock.exists() and lock.stat().st_ino == holder["inode"]
+    return (found == start and here) or _beats(lock)
+
+
+# chapters/files.md: One run at a time
+def _take(lock, mine):
+    while True:
+        with suppress(FileExistsError), naming(lock), open(lock, "x") as file:
+            mine["inode"] = os.fstat(file.fileno()).st_ino
+            json.dump(mine, file)
+            return {}
+        if not (holder := _holder(lock)):
+            time.sleep(0.5)  # it was made just now, and is not yet written?
+            holder = _holder(lock)
+        if _lives(lock, holder):
+            return holder
+        with _held(Path(f"{lock}.old"), brief=True):
+            if _holder(lock) == holder:
+                lock.unlink(missing_ok=True)
+
+
+# chapters/files.md: One run at a time
+LOCK = "writing.lock"
+
+
+def _refuse(lock, other):
+    pid = other["owner"].split("-")[1]
+    run = f"another run (process {pid} on {other['machine']})"
+    who = f"{lock.parent}: {run} writes here"
+    if not other["brief"]:
+        raise OSError(f"{who}; wait for its end, or take another folder")
+    return who
+
+
+@contextmanager
+def _held(lock, brief):
+    mine = {"owner": owner(), "thread": threading.get_ident()}
+    if mine.items() <= _holder(lock).items():
+        yield
+        return
+    mine |= {"machine": platform.node(), "brief": brief}
+    told = False
+    while other := _take(lock, mine):
+        who = _refuse(lock, other)
+        if not told:
+            print(f"{who}; waiting until it has done", flush=True)
+        told = True
+        time.sleep(0.1)
+    try:
+        with _beating(lock):
+            yield
+    finally:
+        if _holder(lock) == mine:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def hold(folder, brief=False):
+    """Make a folder, and keep other runs from writing there during a `with` block.
+
+    Raises OSError where another run holds it, or waits if that one does so `brief`ly.
+    """
+    folder = Path(folder).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder / LOCK, brief):
+        yield make_folder(folder)
+
+
+# chapters/files.md: One run at a time
+def check_free(folder):
+    """Raise an OSError where another run holds a folder, and not only briefly."""
+    lock = Path(folder).absolute() / LOCK
+    other = _holder(lock)
+    ours = other.get("owner") == owner()
+    if not ours and _lives(lock, other):
+        _refuse(lock, other)
+
+
+def tidy(folder):
+    """Remove what killed processes left in a folder, as far as one may."""
+    lock = Path(folder).absolute() / LOCK
+    with suppress(OSError):
+        if lock.exists() and not _lives(lock, _holder(lock)):
+            with _held(lock, brief=True):
+                pass
+        _sweep(Path(folder))
 
 
 # chapters/files.md: How far is it, and is there room?
@@ -113,9 +343,35 @@ def digest(content):
 
 
 # chapters/files.md: Is it fresh? First, what is a digest
+def file_digest(path):
+    """Return the SHA-256 of a file's bytes, or None where there is no such file."""
+    if not Path(path).is_file():
+        return None
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def file_digests(paths):
+    """List the `file_digest` of each path, computed on all cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = pool.map(file_digest, paths)
+        return [*progress(digests, len(paths), "files compared")]
+
+
+# chapters/files.md: Is it fresh? First, what is a digest
 def read_if_there(path):
-    """Return the dictionary in a JSON file; {} where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """Return the dictionary in a JSON file; {} without one, or if it is damaged."""
+    if not path.exists():
+        return {}
+    with suppress(ValueError, RecursionError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    print(f"{path} is damaged: what it stands for is made again")
+    return {}
 
 
 def is_fresh(path, manifest):

@@ -7,15 +7,33 @@ import time
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from satlib.batches import CaptionDataset, augmentation, batches, cache_features
+from satlib.bleu import scores
+from satlib.captioner import load_captioner
 from satlib.concepts import ConceptLesson
 from satlib.configuration import Config, check_same_run, folders
-from satlib.dataset import Files, create_input_files
-from satlib.files import make_folder, write_text
-from satlib.learner import Learner
-from satlib.model import load_checkpoint, new_model, save_checkpoint, threads_for
+from satlib.dataset import Settings, plan_files, write_files
+from satlib.files import (
+    changes,
+    check_free,
+    digest,
+    hold,
+    read_if_there,
+    tidy,
+    write_json,
+    write_text,
+)
+from satlib.learner import Learner, check_kept
+from satlib.model import (
+    load_checkpoint,
+    named,
+    new_model,
+    save_checkpoint,
+    threads_for,
+)
 from satlib.scenes import write_scenes
 from satlib.self_critical import RewardLesson
 from satlib.training import adjust_learning_rate
@@ -23,47 +41,78 @@ from satlib.validation import WordLesson
 
 
 # chapters/fit.md: The data of a run
-def write_data(config):
-    """Write the data files of a run; return these `Files` and the images' folder."""
-    folder, _ = folders(config)
+def plan_data(config):
+    """Return the `Plan` of a run's data files; of these, only the scenes are drawn.
+
+    Raises ValueError where the training or the validation split is empty.
+    """
     captions, images, splits = config.captions, config.images, config.splits
     if config.dataset == "scenes":
-        splits = write_scenes(folder / "scenes", config.scenes)
+        splits = write_scenes(folders(config)[0] / "scenes", config.scenes)
         captions, images = splits / "captions.txt", splits / "images"
-    base = create_input_files(
-        config.dataset,
-        captions,
-        images,
-        folder,
+    settings = Settings(
+        caps_per_img=config.caps_per_img,
         min_freq=config.min_freq,
+        max_length=config.max_length,
         seed=config.seed,
-        splits=splits,
         image_size=config.image_size,
         on_error=config.on_error,
         max_images=config.max_images,
+        tokens=config.tokens,
     )
-    return Files(folder, base), Path(images)
+    plan = plan_files(config.dataset, captions, images, splits, settings)
+    for split in "train", "val":
+        check_filled(plan.parts[split], split, images)
+    return plan
+
+
+def check_filled(images, split, place):
+    """Raise a ValueError where a split has no images."""
+    if not images:
+        what = f"the {split.upper()} split is empty"
+        raise ValueError(f"{place}: {what}; give more photographs, or other splits")
+
+
+def places(config, plan):
+    """Return the folder of the planned data files, and that of the run."""
+    inputs = {name: plan.manifest[name] for name in ("captions", "images")}
+    drawn = config.dataset == "scenes"  # by the code, which counts anyway
+    return folders(config, None if drawn else inputs)
+
+
+def write_data(config, plan=None):
+    """Write a run's data files, by their plan, unless they are there; return them.
+
+    Raises ValueError where all photographs of a split are left out.
+    """
+    plan = plan or plan_data(config)
+    files = write_files(plan, places(config, plan)[0])
+    for split in "train", "val":
+        check_filled(files.read("captions", split), split, plan.images)
+    return files
 
 
 # chapters/fit.md: The data of a run
 def split_photographs(config, split):
     """Return the paths of a split's photographs, and every caption of each as words."""
-    files, images = write_data(config)
-    entries = files.read("references", split)
-    return [images / e["file"] for e in entries], [e["captions"] for e in entries]
+    plan = plan_data(config)
+    entries = write_data(config, plan).read("references", split)
+    captions = [entry["captions"] for entry in entries]
+    return [plan.images / entry["file"] for entry in entries], captions
 
 
 # chapters/fit.md: The data of a run
-def open_dataset(config, encoder, files, split):
-    """Return a split, cached or augmented. Raises ValueError where it is empty."""
+def open_dataset(config, encoder, files, split, folder=None):
+    """Return a split, cached or augmented.
+
+    `folder` is that of the run, where cells are kept that are the run's own.
+    """
     images = files.path("images", split)
-    if not files.read("captions", split):
-        raise ValueError(f"{images}: the {split} split is empty; give more or splits")
     learns = any(p.requires_grad for p in encoder.parameters())
     if learns and config.augment and split == "TRAIN":
         return CaptionDataset(files, split, transform=augmentation())
     own = config.concept_epochs and not learns
-    place = folders(config)[1] if own else files.folder
+    place = folder if own else files.folder
     kind = "TRUNK" if learns else "CELLS"
     cells = place / f"{split}_{kind}_{encoder.name}_{files.base}.hdf5"
     cache_features(encoder, images, cells)
@@ -76,8 +125,12 @@ LESSONS = {each.name: each for each in (ConceptLesson(), WordLesson(), RewardLes
 
 # chapters/fit.md: The schedule
 def epochs_since_best(history):
-    """Return how many epochs there were after the one with the highest merit."""
+    """Return how many epochs there were after the one with the highest merit.
+
+    What is no number is no merit.
+    """
     merits = [LESSONS[row["lesson"]].merit(row) for row in history]
+    merits = [merit if merit == merit else -inf for merit in merits]
     return len(merits) - 1 - merits.index(max(merits)) if merits else 0
 
 
@@ -105,10 +158,11 @@ def teach(learner, dataset):
 
 
 # chapters/fit.md: One epoch of a run
-def run_epoch(learner, files, references):
+def run_epoch(learner, files, references, folder):
     """Teach and examine one epoch; add its row to the learner's history.
 
-    `files` are the run's data; `references` holds the validation captions as words.
+    `files` are the run's data; `references` holds the validation captions as words;
+    `folder` is that of the run. Raises ValueError where a loss is no number.
     """
     config, history, start = learner.config, learner.history, time.perf_counter()
     lesson, since = learner.lesson, epochs_since_best(history)
@@ -116,7 +170,8 @@ def run_epoch(learner, files, references):
     if begun and since and since % config.decay_after == 0:
         for optimizer in filter(None, learner.optimizers):
             adjust_learning_rate(optimizer, config.decay_factor)
-    splits = [open_dataset(config, learner.encoder, files, s) for s in ("TRAIN", "VAL")]
+    what = config, learner.encoder, files
+    splits = [open_dataset(*what, split, folder) for split in ("TRAIN", "VAL")]
     row = {"epoch": len(history) + 1, "lesson": lesson.name}
     row["learning_rate"] = learner.optimizers[-1].param_groups[0]["lr"]
     loader = batches(splits[1], config.batch_size, workers=config.workers)
@@ -124,7 +179,10 @@ def run_epoch(learner, files, references):
     with nullcontext() if wide else threads_for(learner.decoder):
         taught = teach(learner, splits[0])
         row |= {f"train_{name}": value for name, value in taught.items()}
-        row |= lesson.examine(learner, loader, references)
+        try:
+            row |= lesson.examine(learner, loader, references)
+        except ValueError as error:
+            raise ValueError(f"epoch {row['epoch']}, {error}") from error
     history.append(row | {"seconds": time.perf_counter() - start})
     print(validation_line(row), flush=True)
 
@@ -138,19 +196,56 @@ def validation_line(row):
 
 # chapters/fit.md: What is kept
 def _save(learner, data, folder):
-    checkpoint = learner.checkpoint() | {"data": data}
-    if epochs_since_best(learner.history) == 0:
-        save_checkpoint(folder / "best.pt", checkpoint)
+    checkpoint, best = learner.checkpoint() | {"data": data}, folder / "best.pt"
+    if epochs_since_best(learner.history) == 0 or not best.exists():
+        save_checkpoint(best, checkpoint)
     lines = "".join(json.dumps(row) + "\n" for row in learner.history)
     write_text(folder / "log.jsonl", lines)
     save_checkpoint(folder / "last.pt", checkpoint)
 
 
+# chapters/fit.md: What is kept
+def load_run(path):
+    """Return a checkpoint that a run can go on from.
+
+    Raises ValueError where the file is none.
+    """
+    checkpoint = load_checkpoint(path)
+    with named(path, checkpoint):
+        check_kept(checkpoint)
+        if not isinstance(checkpoint.get("data"), dict):
+            raise ValueError("it does not say of which data it is")
+        history, lesson = checkpoint["history"], checkpoint["lesson"]
+        lessons = [row["lesson"] for row in history]
+        if unknown := {*lessons, lesson} - LESSONS.keys():
+            raise ValueError(f"it has lessons that are not known: {unknown}")
+        if checkpoint["epoch"] != len(history) or lessons[-1:] != [lesson]:
+            raise ValueError("its history is not that of its epochs")
+        epochs_since_best(history)
+    return checkpoint
+
+
 def latest(folder):
-    """Return the checkpoint of a run's last epoch, `last` or `best`, or None."""
-    paths = [folder / "last.pt", folder / "best.pt"]
-    found = [load_checkpoint(path) for path in paths if path.exists()]
-    return max(found, key=lambda checkpoint: checkpoint["epoch"], default=None)
+    """Return the path and checkpoint of a run's last epoch; None, None without one.
+
+    Raises ValueError where `last.pt` or `best.pt` cannot be used.
+    """
+    found, broken = {}, {}
+    for path in (folder / "last.pt", folder / "best.pt"):
+        try:
+            if path.exists():
+                found[path] = load_run(path)
+        except ValueError as error:
+            broken[path] = error
+    if broken:
+        path, error = next(iter(broken.items()))
+        advice = "resume=False starts over"
+        for whole, checkpoint in found.items():
+            what = f"{whole} is whole, of epoch {checkpoint['epoch']}"
+            advice = f"{what}: delete {path.name} to go on from there, or {advice}"
+        raise ValueError(f"{error}. {advice}")
+    pairs = found.items()
+    return max(pairs, key=lambda pair: pair[1]["epoch"], default=(None, None))
 
 
 # chapters/fit.md: What is kept
@@ -181,31 +276,79 @@ class Run:
 
 
 # chapters/fit.md: Fit
+def taken_up(config, folder, data=None):
+    """Return the checkpoint that a run in a folder goes on from, or None.
+
+    Raises ValueError where it is of other choices or, where these are known, `data`.
+    """
+    path, checkpoint = latest(folder)
+    if checkpoint:
+        check_same_run(checkpoint, config, data, path)
+    return checkpoint
+
+
 def fit(config: Config, resume: bool = True) -> Run:
     """Train the model that a configuration describes; return its `Run`.
 
     A run with this configuration that was interrupted goes on, one that is complete is
     only loaded. Raises ValueError where the folder holds a run of another configuration
-    or of other data (unless `resume` is False: it is overwritten), or a split is empty.
+    or of other data (unless `resume` is False: it is overwritten), a checkpoint there
+    cannot be used, a split is empty, or a loss is no number; OSError where another run
+    is at work in the folder, or the disk is full.
     """
-    folder = make_folder(folders(config)[1])
-    files, _ = write_data(config)
-    data = files.read("manifest")
-    checkpoint = latest(folder) if resume else None
-    if checkpoint:
-        check_same_run(checkpoint, config, data, folder / "last.pt")
-        if next_lesson(config, checkpoint["history"]) is None:
-            return Run(config, folder, checkpoint["history"])
+    if config.output or config.dataset == "scenes":  # else, by the data
+        folder = folders(config)[1]
+        check_free(folder)
+        if resume:
+            taken_up(config, folder)
+    plan = plan_data(config)
+    folder = places(config, plan)[1]
+    checkpoint = taken_up(config, folder, plan.manifest) if resume else None
+    if checkpoint and next_lesson(config, checkpoint["history"]) is None:
+        tidy(folder)
+        return Run(config, folder, checkpoint["history"])
+    with hold(folder):
+        files = write_data(config, plan)
+        checkpoint = taken_up(config, folder, plan.manifest) if resume else None
+        return _train(config, plan, files, checkpoint, folder)
+
+
+# chapters/fit.md: Fit
+def _train(config, plan, files, checkpoint, folder):
     references = [e["captions"] for e in files.read("references", "VAL")]
     model = new_model(config, files.read("wordmap"))
     lesson = LESSONS[checkpoint["lesson"]] if checkpoint else next_lesson(config, [])
     learner = Learner(model, lesson)
     if checkpoint:
-        learner.restore(checkpoint)
+        with named(folder / "last.pt", checkpoint):
+            learner.restore(checkpoint)
     while lesson := next_lesson(config, learner.history):
         if lesson is not learner.lesson or lesson.begins_round(learner.history):
             learner.take(beginning(learner, folder))
             learner.start(lesson)
-        run_epoch(learner, files, references)
-        _save(learner, data, folder)
+        run_epoch(learner, files, references, folder)
+        _save(learner, plan.manifest, folder)
     return Run(config, folder, learner.history)
+
+
+# chapters/fit.md: The test, once
+def score_test(run: Run) -> dict:
+    """Return what `test.json` in a run's folder says of its best checkpoint.
+
+    If it says nothing yet, the checkpoint captions the photographs of the test split,
+    and the file is written: its `epoch`, the number of `images`, the `beam_size`, and
+    the `scores` against all references. Raises ValueError where the split is empty.
+    """
+    path, config, best = run.folder / "test.json", run.config, load_checkpoint(run.best)
+    asked = {"epoch": best["epoch"], "beam_size": config.beam_size}
+    asked["trained"] = digest(best["history"])
+    kept = read_if_there(path)
+    if not changes(kept, asked):
+        return kept
+    photographs, references = split_photographs(config, "TEST")
+    if not photographs:
+        raise ValueError("the TEST split is empty: give more photographs, or its list")
+    captions = load_captioner(run.best).caption(photographs, config.beam_size)
+    found = scores(references, [caption.words for caption in captions])
+    write_json(path, asked | {"images": len(photographs), "scores": found})
+    return read_if_there(path)

@@ -201,7 +201,7 @@ SEEDS = (28, 29, 30)
 # chapters/grounding.md: What it takes
 def open_variant(variant):
     """Return a variant's encoder, training set and word map."""
-    config, (files, _) = variant.config, write_data(variant.config)
+    config, files = variant.config, write_data(variant.config)
     encoder = encoder_of(config, standardized=variant.standardized)
     dataset = open_dataset(config, encoder.to(choose_device()), files, "TRAIN")
     return encoder, dataset, files.read("wordmap")

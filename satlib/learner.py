@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from satlib import __version__
 from satlib.concepts import Concepts
-from satlib.model import choose_device
+from satlib.model import check_weights, choose_device
 from satlib.training import Iterations, scaler_of
 
 
@@ -93,6 +94,7 @@ class Learner:
         """Return it all as plain data; `decoder` and `encoder` are the averages."""
         parts = self.parts() | dict(self.average.module.items())
         return {name: part.state_dict() for name, part in parts.items()} | {
+            "version": __version__,
             "config": asdict(self.config),
             "lesson": self.lesson.name,
             "word_map": self.word_map,
@@ -108,11 +110,57 @@ class Learner:
             model.load_state_dict(checkpoint[name])
 
     def restore(self, checkpoint):
-        """Take the learner up where the checkpoint left it, in the same lesson."""
+        """Take the learner up where the checkpoint left it, in the same lesson.
+
+        Raises ValueError where the checkpoint is not of such a learner.
+        """
+        check_state(self.parts(), checkpoint)
         for name, part in self.parts().items():
             part.load_state_dict(checkpoint[name])
         self.history = checkpoint["history"]
         restore_random_states(self.device, checkpoint)
+
+
+# chapters/learner.md: The learner
+KINDS = {"history": list, "epoch": int, "lesson": str, "random_state": torch.Tensor}
+KINDS |= dict.fromkeys(("learner", "average", "scaler", "decoder_optimizer"), dict)
+
+
+def check_kept(checkpoint):
+    """Raise a ValueError where a checkpoint holds no learner.
+
+    It is one that `load_checkpoint` has returned.
+    """
+    for name, kind in KINDS.items():
+        if not isinstance(checkpoint.get(name), kind):
+            raise ValueError(f"it has no {name} to go on from")
+    for name, prefix in {"learner": "decoder.", "average": "module.decoder."}.items():
+        kept = checkpoint[name].items()
+        found = {k.removeprefix(prefix): v for k, v in kept if k.startswith(prefix)}
+        check_weights(name, found, checkpoint["decoder"])
+
+
+# chapters/learner.md: The learner
+def check_state(parts, checkpoint):
+    """Raise a ValueError where a checkpoint's states do not fit a learner's parts."""
+    for name, part in parts.items():
+        if not isinstance(checkpoint.get(name), dict):
+            raise ValueError(f"it has no {name}")
+        if isinstance(part, nn.Module):
+            check_weights(name, checkpoint[name], part.state_dict())
+        elif isinstance(part, torch.optim.Optimizer):
+            _check_optimizer(name, part, checkpoint[name])
+
+
+def _check_optimizer(name, optimizer, state):
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    remembered = state["state"].items()
+    shapes = all(m["exp_avg"].shape == weights[n].shape for n, m in remembered)
+    finite = all(torch.isfinite(t).all() for _, m in remembered for t in m.values())
+    rates = all(0 < group["lr"] < 100 for group in state["param_groups"])
+    if numbers != [*range(len(weights))] or not (shapes and finite and rates):
+        raise ValueError(f"its {name} is not of these weights")
 
 
 # chapters/learner.md: The learner

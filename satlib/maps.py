@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from satlib.figures import Stepper, jpeg, overlay, panels
-from satlib.files import replacing
+from satlib.files import replacing, tidy
 from satlib.photographs import open_photograph
 
 
@@ -133,6 +133,7 @@ def save(caption, image, path):
     path, kinds = Path(path), (".png", ".svg", ".pdf", ".gif", ".html")
     if path.suffix not in kinds:
         raise ValueError(f"{path}: the name must end with one of {', '.join(kinds)}")
+    tidy(path.parent)
     with replacing(path) as partial:
         if path.suffix == ".gif":
             first, *others = film(caption, image)

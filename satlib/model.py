@@ -2,14 +2,17 @@
 # chapters/model.md: Model: built from choices, kept in a checkpoint
 """The model: encoder, decoder and word map, from choices or from a checkpoint."""
 
+import io
+import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
-from satlib.configuration import Config
+from satlib import __version__
+from satlib.configuration import Config, check_choices
 from satlib.decoder import Decoder
 from satlib.encoder import Encoder, build_encoder
 from satlib.files import replacing
@@ -93,41 +96,175 @@ def threads_for(decoder):
 
 # chapters/model.md: Checkpoints
 def save_checkpoint(path, checkpoint):
-    """Write a dictionary of tensors and plain values; complete or not at all."""
+    """Write a dictionary of tensors and plain values; complete or not at all.
+
+    Raises OSError where the disk is full.
+    """
+    packed = io.BytesIO()
+    torch.save(checkpoint, packed)
     with replacing(path) as partial, open(partial, "wb") as file:
-        torch.save(checkpoint, file)
+        file.write(packed.getbuffer())
 
 
-# chapters/model.md: Checkpoints
+# chapters/model.md: Is it one of ours?
+def _unpack(path):
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint")
+    if not path.is_file():
+        raise ValueError(f"{path} is not a checkpoint: it is no file but a folder")
+    with open(path, "rb") as file, io.BytesIO() as whole:
+        try:
+            with zipfile.ZipFile(file) as read, zipfile.ZipFile(whole, "w") as write:
+                parts = {part.filename: part for part in read.infolist()}
+                if sum(p.file_size for p in parts.values()) > path.stat().st_size:
+                    raise ValueError("it is packed, which torch.save never does")
+                for name, part in parts.items():
+                    write.writestr(name, read.read(part))
+            whole.seek(0)
+            return torch.load(whole, map_location="cpu", weights_only=True)
+        except Exception as error:  # which one depends on the bytes of the file
+            reason = " ".join(str(error).split("\n")[0].split())[:200]
+            what = "empty" if not path.stat().st_size else f"{reason}"
+            raise ValueError(
+                f"{path} is not a checkpoint, or is damaged: {what}. A checkpoint of "
+                "satlib is a file of plain data, as written by its fit"
+            ) from error
+
+
+# chapters/model.md: Is it one of ours?
+SHAPING = ["encoder", "stage", "image_size"]
+SHAPING += ["attention_dim", "embed_dim", "decoder_dim"]
+
+
+def config_of(checkpoint):
+    """Return the `Config` of a checkpoint. Raises ValueError where it cannot be right.
+
+    Of a checkpoint without a choice that is new, it has the usual value.
+    """
+    usual = {choice.name: choice.default for choice in fields(Config)}
+    found = checkpoint["config"]
+    if strange := [str(name) for name in found if name not in usual]:
+        raise ValueError(f"its choices {', '.join(strange)} are not known here")
+    if lacking := [name for name in SHAPING if found.get(name) is None]:
+        raise ValueError(f"its choices lack {', '.join(lacking)}")
+    config = object.__new__(Config)  # as it is: no file is looked for
+    vars(config).update(usual | found)
+    check_choices(config)
+    return config
+
+
+# chapters/model.md: Is it one of ours?
+def check_words(word_map):
+    """Raise a ValueError unless a word map gives each word a number of its own."""
+    words, numbers = [*word_map], [*word_map.values()]
+    lacking = {"<pad>", "<start>", "<end>", "<unk>"} - {*words}
+    if lacking:
+        raise ValueError(f"its word map lacks {', '.join(sorted(lacking))}")
+    plain = all(type(w) is str for w in words) and all(type(n) is int for n in numbers)
+    if not plain or {*numbers} != {*range(len(words))} or word_map["<pad>"] != 0:
+        raise ValueError(
+            f"its word map does not number {len(words)} words from 0, which is <pad>, "
+            f"to {len(words) - 1}"
+        )
+
+
+# chapters/model.md: Is it one of ours?
+KINDS = torch.float32, torch.float16, torch.bfloat16, torch.float64
+
+
+def check_weights(name, found, expected):
+    """Raise a ValueError unless tensors have the names and shapes of the `expected`."""
+    lacking = [key for key in expected if key not in found]
+    strange = [str(key) for key in found if key not in expected]
+    if lacking or strange:
+        listed = [f"lack {', '.join(lacking[:3])}"] * bool(lacking)
+        listed += [f"have {', '.join(strange[:3])} besides"] * bool(strange)
+        raise ValueError(f"the weights of its {name} {' and '.join(listed)}")
+    for key, like in expected.items():
+        tensor, whole = found[key], () if like.is_floating_point() else (like.dtype,)
+        plain = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
+        if not plain or tensor.dtype not in KINDS + whole or tensor.is_meta:
+            raise ValueError(f"{key} of its {name} is no tensor of numbers")
+        if tensor.shape != like.shape:
+            raise ValueError(
+                f"{key} of its {name} is {tuple(tensor.shape)}, but by its choices and "
+                f"its words {tuple(like.shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{key} of its {name} holds NaN or infinite numbers")
+
+
+@lru_cache
+def _decoder_of_sizes(*sizes):
+    with torch.device("meta"):
+        return Decoder(*sizes).state_dict()
+
+
+def _check_decoder(checkpoint, config):
+    found = checkpoint["decoder"]
+    keys = found.get("attention.encoder_att.weight")
+    encoder_dim = keys.shape[1] if getattr(keys, "ndim", 0) == 2 else 1
+    sizes = config.attention_dim, config.embed_dim, config.decoder_dim
+    expected = _decoder_of_sizes(*sizes, len(checkpoint["word_map"]), encoder_dim)
+    check_weights("decoder", found, expected)
+
+
+# chapters/model.md: Is it one of ours?
+NEEDED = {"word_map": "word map", "config": "choices", "decoder": "decoder"}
+
+
 def load_checkpoint(path):
     """Return a checkpoint, on the CPU, without running code from it.
 
-    Raises FileNotFoundError, or ValueError where the file is none of ours.
+    Raises FileNotFoundError, or ValueError that says what is wrong with the file.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # which one depends on the bytes of the file
-        raise ValueError(f"{path} is not a checkpoint: torch can't read it") from error
-    if not isinstance(checkpoint, dict) or "word_map" not in checkpoint:
-        raise ValueError(f"{path} is not a checkpoint of satlib: it has no word map")
+    checkpoint = _unpack(Path(path))
+    found = checkpoint if isinstance(checkpoint, dict) else {}
+    lacking = [n for key, n in NEEDED.items() if not isinstance(found.get(key), dict)]
+    if lacking:
+        lack = " and no ".join(lacking)
+        raise ValueError(f"{path} is not a checkpoint of satlib: it has no {lack}")
+    with named(path, found):
+        config = config_of(found)
+        check_words(found["word_map"])
+        _check_decoder(found, config)
     return checkpoint
 
 
-# chapters/model.md: Checkpoints
+@contextmanager
+def named(path, checkpoint):
+    """Raise a ValueError with the path for what is wrong with a checkpoint's content.
+
+    For a `with` block that looks into it.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+        version = checkpoint.get("version", "of an older version")
+        by = f" (written by satlib {version}, this is {__version__})"
+        by = by if version != __version__ else ""
+        raise ValueError(
+            f"{path} is no checkpoint that this satlib can use: {error}{by}"
+        ) from error
+
+
+# chapters/model.md: Is it one of ours?
 def load_model(path: str | Path) -> Model:
     """Return the `Model` of a checkpoint, with the weights that caption.
 
-    Raises FileNotFoundError, or ValueError where the file is none of ours.
+    Raises FileNotFoundError, or ValueError that says what is wrong with the file;
+    OSError where the weights of an encoder that has not learnt cannot be had.
     """
     checkpoint = load_checkpoint(path)
-    usual = {choice.name: choice.default for choice in fields(Config)}
-    config = SimpleNamespace(**usual | checkpoint["config"])
-    tuned = "encoder" in checkpoint
-    encoder = encoder_of(config, pretrained=not tuned)
-    if tuned:
-        encoder.load_state_dict(checkpoint["encoder"])
-    decoder = build_decoder(config, checkpoint["word_map"], encoder)
+    config, word_map = config_of(checkpoint), checkpoint["word_map"]
+    with named(path, checkpoint):
+        encoder = encoder_of(config, pretrained=False)
+        decoder = build_decoder(config, word_map, encoder)
+        check_weights("decoder", checkpoint["decoder"], decoder.state_dict())
+        if "encoder" in checkpoint:
+            check_weights("encoder", checkpoint["encoder"], encoder.state_dict())
+            encoder.load_state_dict(checkpoint["encoder"])
+    if "encoder" not in checkpoint:
+        encoder = encoder_of(config)
     decoder.load_state_dict(checkpoint["decoder"])
-    return Model(config, checkpoint["word_map"], encoder, decoder)
+    return Model(config, word_map, encoder, decoder)

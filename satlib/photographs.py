@@ -267,7 +267,7 @@ def write_images(path, folder, names, captions_per_image, size=256, skip=False):
     with (
         read_ahead([Path(folder, name) for name in names], size) as squares,
         replacing(path) as temporary,
-        h5py.File(temporary, "w") as file,
+        h5py.File(temporary, "w", locking=False) as file,
     ):
         images = file.create_dataset("images", (len(names), *shape), "u1", **options)
         squares = progress(squares, len(names), Path(path).name)

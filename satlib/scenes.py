@@ -2,6 +2,7 @@
 # chapters/scenes.md: Scenes: pictures whose truth we know
 """Drawn scenes with a mask for every thing, and folders of them."""
 
+from contextlib import suppress
 from functools import lru_cache
 from itertools import count, pairwise
 from pathlib import Path
@@ -10,12 +11,15 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from satlib.files import (
+    LOCK,
     changes,
     digest,
-    is_fresh,
+    file_digests,
+    hold,
     make_folder,
     read_if_there,
     replacing,
+    tidy,
     write_json,
     write_text,
 )
@@ -142,13 +146,23 @@ def _save(path, picture):
         picture.save(part, "PNG", compress_level=1)
 
 
-def fill(folder, scenes):
-    """Write pictures, masks, captions and lists; pictures that are there stay."""
+def _is_picture(path):
+    with suppress(Exception), Image.open(path) as image:  # any, as it is damaged
+        image.load()
+        return image.size == (SIDE, SIDE)
+    return False
+
+
+def fill(folder, scenes, anew=False):
+    """Write pictures, masks, captions and lists; pictures that are there stay.
+
+    Unless all are to be drawn `anew`.
+    """
     images, masks = make_folder(folder / "images"), make_folder(folder / "masks")
     names = [f"scene_{i:05d}.png" for i in range(len(scenes))]
     lines = []
     for done, (name, scene) in enumerate(zip(names, scenes, strict=True), start=1):
-        if not (masks / name).exists():
+        if anew or not (_is_picture(images / name) and _is_picture(masks / name)):
             image, visible = draw(scene)
             numbers = sum(i * mask for i, mask in enumerate(visible, start=1))
             _save(images / name, image)
@@ -174,32 +188,60 @@ def make_plan(n, seed):
 
 
 def check_plan(folder, plan):
-    """Raise a ValueError where a folder holds anything but the scenes of the plan."""
-    found = read_if_there(folder / MANIFEST)
-    if not found and any(path.suffix != ".part" for path in folder.iterdir()):
+    """Return a folder's manifest, {} without one or if it is damaged.
+
+    Raises ValueError where the folder holds anything but the scenes of the plan.
+    """
+    found, manifest = read_if_there(folder / MANIFEST), folder / MANIFEST
+    names = [path.name for path in folder.glob("*")]
+    ours = [name for name in names if name.startswith(LOCK) or name.endswith(".part")]
+    if not manifest.exists() and len(ours) < len(names):
         raise ValueError(f"{folder} is not empty: choose another folder for the scenes")
     if found and (names := changes(found, plan)):
         name = names[0]
         raise ValueError(
-            f"{folder} holds scenes with {name}={found[name]}, not {plan[name]}: "
+            f"{folder} holds scenes with {name}={found.get(name)}, not {plan[name]}: "
             "choose another folder, or delete this one"
         )
+    return found
+
+
+def seal(folder):
+    """Return the digest of all files of a folder of scenes but its manifest."""
+    paths = [folder / f"{name}.txt" for name in ("captions", "train", "val", "test")]
+    paths += sorted(folder.glob("images/scene_*.png"))
+    paths += sorted(folder.glob("masks/scene_*.png"))
+    return digest(file_digests(paths))
 
 
 # chapters/scenes.md: A folder like any other
 def write_scenes(folder, n, seed=0):
     """Write n scenes with captions, masks and lists of splits; return the folder.
 
-    A complete folder is left as it is, an interrupted one completed. Raises ValueError
-    where the folder holds anything else.
+    A complete folder is left as it is, an interrupted or damaged one completed. Raises
+    ValueError where the folder holds anything else, OSError where another run is at
+    work in it.
     """
-    folder, plan = make_folder(folder), make_plan(n, seed)
-    check_plan(folder, plan)
-    if not is_fresh(folder / MANIFEST, plan | {"complete": True}):
+    folder, plan = Path(folder), make_plan(n, seed)
+    if check_plan(folder, plan).get("complete") and _is_whole(folder):
+        tidy(folder)
+        return folder
+    with hold(folder, brief=True):
+        found = check_plan(folder, plan)
+        if found.get("complete") and _is_whole(folder):  # drawn while we waited
+            return folder
+        anew = (folder / MANIFEST).exists() and found.get("complete", True)
+        if anew:
+            print(f"{folder}: not all is as it was written; all is drawn again")
         write_json(folder / MANIFEST, plan | {"complete": False})
-        fill(folder, distinct_scenes(n, seed))
-        write_json(folder / MANIFEST, plan | {"complete": True})
+        fill(folder, distinct_scenes(n, seed), anew)
+        written = plan | {"complete": True, "written": seal(folder)}
+        write_json(folder / MANIFEST, written)
     return folder
+
+
+def _is_whole(folder):
+    return read_if_there(folder / MANIFEST).get("written") == seal(folder)
 
 
 # chapters/scenes.md: A folder like any other
@@ -210,7 +252,7 @@ def load_scenes(folder):
     """
     found = read_if_there(Path(folder, MANIFEST))
     n, seed = found.get("n", 0), found.get("seed", 0)
-    if found != make_plan(n, seed) | {"complete": True}:
+    if changes(found, make_plan(n, seed) | {"complete": True}):
         raise ValueError(f"{folder} holds no complete scenes of this version")
     return distinct_scenes(n, seed)
 

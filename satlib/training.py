@@ -128,6 +128,28 @@ def scaler_of(device):
 
 
 # chapters/training.md: One epoch
+def weights_of(optimizers):
+    """Yield the weights that optimisers move."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            yield from group["params"]
+
+
+def check_number(value, what, loader, number):
+    """Raise a ValueError that names a mini-batch's images unless a tensor is finite.
+
+    `what` is said to be no number in mini-batch `number` of the loader, from 1 on.
+    """
+    if torch.isfinite(value).all():
+        return
+    names = getattr(loader, "names", lambda number: [])(number)
+    raise ValueError(
+        f"{what} is no number in batch {number}, of the images: {', '.join(names)}. "
+        "Look at these, or lower the learning rate. The last checkpoint is untouched"
+    )
+
+
+# chapters/training.md: One epoch
 @dataclass
 class Iterations:
     """The iterations of one epoch: mini-batches, a step for each, and what to count.
@@ -135,7 +157,8 @@ class Iterations:
     Iterate over it for the mini-batches of `loader`, lists of tensors, on the device of
     the weights. An optimiser that is None, of what is frozen, is passed over. Prints a
     line every `print_freq` iterations: of each meter the latest value, and in brackets
-    the mean. Calls `after_step` after each step.
+    the mean. Calls `after_step` after each step. Raises ValueError with the names of a
+    mini-batch's images where its loss, or the weights after the last, are no numbers.
     """
 
     loader: Iterable
@@ -155,6 +178,7 @@ class Iterations:
     def __iter__(self):
         start = time.perf_counter()
         for number, batch in enumerate(self.loader, 1):
+            self.number = number
             batch = [tensor.to(self.device, non_blocking=True) for tensor in batch]
             self.times["data_time"].update(time.perf_counter() - start)
             yield batch
@@ -162,6 +186,14 @@ class Iterations:
             if number % self.print_freq == 0 or number == len(self.loader):
                 self.print_line(number)
             start = time.perf_counter()
+        if self.times["batch_time"].count:
+            weights = weights_of(self.optimizers)
+            self.check(sum(p.detach().sum() for p in weights), "a weight")
+
+    def check(self, value, what):
+        """Raise a ValueError with the images at hand unless a tensor is finite."""
+        what = f"epoch {self.epoch}: {what}"
+        check_number(value, what, self.loader, self.number)
 
     def half_precision(self):
         """Return the context in which CUDA computes wide products in half precision."""
@@ -173,6 +205,11 @@ class Iterations:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        self.check(loss.detach(), "the loss")
+        if not self.scaler.is_enabled():  # which looks itself
+            grads = (p.grad for p in weights_of(self.optimizers))
+            total = sum(grad.sum() for grad in grads if grad is not None)
+            self.check(torch.as_tensor(total), "the gradient of the loss")
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
             clip_gradient(optimizer, self.grad_clip)

@@ -6,7 +6,14 @@ import torch
 
 from satlib.beam_search import greedy_search
 from satlib.bleu import corpus_bleu
-from satlib.training import AverageMeter, accuracy, caption_loss, encode, train
+from satlib.training import (
+    AverageMeter,
+    accuracy,
+    caption_loss,
+    check_number,
+    encode,
+    train,
+)
 
 
 # chapters/validation.md: Two BLEU scores
@@ -35,7 +42,8 @@ def validate(loader, encoder, decoder, word_map, references):
     `references` holds every caption of each image, as raw words, in the loader's order.
     Keys: `loss` per word; `top5` in percent; `bleu4_teacher_forced`, of the words after
     the true ones, as the textbook's `validate` computes it; `bleu4`, of captions that
-    the model writes by itself (greedy), by which a model is chosen.
+    the model writes by itself (greedy), by which a model is chosen. Raises ValueError
+    with the names of a mini-batch's images where its loss is no number.
     """
     decoder.eval()
     device = next(decoder.parameters()).device
@@ -43,15 +51,17 @@ def validate(loader, encoder, decoder, word_map, references):
     silent = word_map["<start>"], word_map["<pad>"]
     loss, top5 = AverageMeter(), AverageMeter()
     true, forced, written = [], [], []
-    for batch in loader:
+    for number, batch in enumerate(loader, 1):
         images, captions, lengths = (tensor.to(device) for tensor in batch)
         cells = encode(encoder, images)
         decoded = decoder(cells, captions, lengths)
-        loss.update(caption_loss(decoded)[1].item(), len(decoded.targets))
+        word_loss = caption_loss(decoded)[1]
+        check_number(word_loss, "validation: the loss", loader, number)
+        loss.update(word_loss.item(), len(decoded.targets))
         top5.update(accuracy(decoded.scores, decoded.targets), len(decoded.targets))
         forced += teacher_forced_words(decoded)
         true += rows_of_same_image(captions, len(images), silent)
-        greedy = greedy_search(decoder, cells, word_map)
+        greedy = greedy_search(decoder, cells, word_map, captions.shape[1] - 2)
         written += [[words[i] for i in ids] for ids in greedy]
     return {
         "loss": loss.avg,

@@ -7,8 +7,8 @@ import pytest
 
 from satlib import ablation, configuration, files
 from satlib.ablation import STEPS, configure, main, train_and_grade
-from satlib.configuration import folders
 from satlib.files import read_results
+from satlib.fit import fit
 
 TINY = {"max_images": 4, "concept_epochs": 1, "epochs": 1, "min_freq": 0}
 TINY |= {"image_size": 64, "attention_dim": 8, "embed_dim": 8, "decoder_dim": 8}
@@ -50,9 +50,10 @@ def test_the_command_trains_grades_and_goes_on(flickr, tmp_path, monkeypatch, ca
 @pytest.mark.usefixtures("short")
 def test_a_run_that_has_gone_on_to_the_reward_is_not_graded_as_one_without(flickr):
     splits = ablation.read_flickr8k(flickr)
-    train_and_grade(configure(flickr, "reward", 1), splits)
+    reward = configure(flickr, "reward", 1)
+    train_and_grade(reward, splits)
     config = configure(flickr, "mirrored images", 1)
-    with pytest.raises(ValueError, match=str(folders(config)[1])):
+    with pytest.raises(ValueError, match=str(fit(reward).folder)):
         train_and_grade(config, splits)
 
 

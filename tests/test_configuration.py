@@ -118,6 +118,7 @@ KEPT = {"grad_clip", "decay_after", "decay_factor", "stop_after"}  # not offered
 def test_the_training_notebook_offers_the_choices_with_their_types_and_defaults():
     offered = parameters_of("train")
     assert offered.pop("resume") == (bool, True)
+    assert offered.pop("test_scores") == (bool, False)
     expected = {k: v for k, v in choices_of(Config).items() if k not in KEPT}
     assert offered == expected
     assert [*offered] == [*expected]  # in the same order
@@ -186,7 +187,7 @@ def test_numbers_stay_within_their_bounds():
 def test_a_run_may_go_on_only_with_free_choices_changed(choice):
     """What may change is what no epoch so far depended on."""
     free = {"epochs", "self_critical_epochs", "stop_after", "beam_size"}
-    free |= {"length_power", "workers", "output"}
+    free |= {"length_power", "workers", "output", "captions", "images", "splits"}
     config = Config()
     checkpoint = {"config": asdict(config), "data": {}}
     checkpoint["config"][choice.name] = "another"
@@ -199,6 +200,7 @@ def test_a_run_may_go_on_only_with_free_choices_changed(choice):
 
 OTHER = {"seed": 3, "scenes": 20, "min_freq": 2, "max_images": 9, "stage": 4}
 OTHER |= {"image_size": 96, "on_error": "skip", "output_stride": 16}
+OTHER |= {"caps_per_img": 3, "max_length": 30, "tokens": "characters"}
 
 
 @pytest.mark.parametrize("name", OTHER)

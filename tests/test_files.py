@@ -22,6 +22,7 @@ from satlib.files import (
     keep_results,
     make_folder,
     make_room,
+    owner,
     progress,
     read_if_there,
     read_results,
@@ -99,7 +100,8 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     other.kill()
     other.communicate()
     stays = ["cells.hdf5.part", "elsewhere-x.txt.other-1073741823.part", "mine.part"]
-    stays += [f"mine.{MACHINE}-{2**30}.txt", f"ours.{MACHINE}-{os.getpid()}.part"]
+    stays += [f"mine.{MACHINE}-{2**30}-1-1.txt", f"ours.{owner()}-0.part"]
+    stays += [f"cells.hdf5.{MACHINE}-{2**30}-1.part"]  # a half that is taken up
     for name in stays:
         (tmp_path / name).write_text("")
     assert len(names_in(tmp_path)) == len(stays) + 1

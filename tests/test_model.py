@@ -115,15 +115,18 @@ sys.exit(" ".join(found) or 0)
 
 def test_a_checkpoint_is_plain_data_and_complete(tmp_path):
     path = tmp_path / "last.pt"
-    save_checkpoint(path, {"word_map": {"a": 1}, "weight": torch.ones(2)})
-    assert torch.equal(load_checkpoint(path)["weight"], torch.ones(2))
+    config, decoder = Config(**SMALL), Decoder(3, 5, 7, len(WORD_MAP), 11)
+    content = {"config": asdict(config), "word_map": WORD_MAP, "more": torch.ones(2)}
+    content["decoder"] = decoder.state_dict()
+    save_checkpoint(path, content)
+    assert torch.equal(load_checkpoint(path)["more"], torch.ones(2))
 
     class Code:
         pass
 
     with pytest.raises(Exception, match="Code"):
-        save_checkpoint(path, {"word_map": {}, "code": Code()})
-    assert torch.equal(load_checkpoint(path)["weight"], torch.ones(2))
+        save_checkpoint(path, content | {"code": Code()})
+    assert torch.equal(load_checkpoint(path)["more"], torch.ones(2))
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 

@@ -268,9 +268,8 @@ def test_writing_can_be_interrupted_anywhere(tmp_path, monkeypatch):
 
         def dying(part, path, left=left):
             if next(left, None) is None:
-                part.rename(
-                    f"{path}.{MACHINE}-{2**30}.part"
-                )  # as if by a killed process
+                killed = f"{MACHINE}-{2**30}-1-1"  # the name of a process
+                part.rename(f"{path}.{killed}.part")
                 raise KeyboardInterrupt
             replace(part, path)
 

@@ -55,18 +55,18 @@ scenes: stickers storybook files
 photographs: files
 dataset: caption_files files photographs
 batches: encoder files scenes dataset
-configuration: encoder files
+configuration: encoder caption_files files
 maps: figures files photographs
 explorer: figures maps
 speed: encoder decoder training benchmark files scenes photographs dataset batches
 model: encoder decoder recurrence files configuration
 learner: training concepts model
-fit: training concepts validation self_critical files scenes dataset batches
-    configuration model learner
 captioner: beam_search files photographs configuration model
-grounding: bleu validation files scenes configuration model learner fit captioner
+fit: training concepts bleu validation self_critical files scenes dataset batches
+    configuration model learner captioner
+grounding: bleu validation files scenes configuration model learner captioner fit
 card: caption_files bleu files model captioner grounding
-ablation: files configuration fit captioner card
+ablation: files configuration captioner fit card
 """
 INIT = {"__version__"}  # what may be imported from satlib itself
 MODULES = sorted(path.stem for path in tangle.ROOT.glob("satlib/[a-z]*.py"))

@@ -164,9 +164,17 @@ def _summary(node):
 
 # chapters/tangle.md: Writing the modules
 def tangle(root=ROOT):
-    """Map the path of all that the chapters under `root` write to its text."""
-    modules = {}
-    for chapter in sorted((root / "chapters").glob("*.md")):
+    """Map the path of all that the chapters under `root` write to its text.
+
+    Raises TangleError where there are none.
+    """
+    modules, chapters = {}, sorted((root / "chapters").glob("*.md"))
+    if not chapters:
+        raise TangleError(
+            f"{root / 'chapters'}: no chapters there; the book is made in its own "
+            "folder, after: pip install -e ."
+        )
+    for chapter in chapters:
         cells = exported_cells(chapter)
         if cells:
             path = root / "satlib" / f"{chapter.stem}.py"

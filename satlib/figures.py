@@ -59,7 +59,8 @@ NO_SIGNS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
 
 def showable(text):
     """Return a text in one line, without signs that figures and pages cannot show."""
-    return NO_SIGNS.sub("\ufffd", MARKS.sub("", " ".join(text.split())))
+    line = " ".join(MARKS.sub("", text).split())
+    return NO_SIGNS.sub("\ufffd", line)
 
 
 def shortened(text, width):

@@ -99,27 +99,30 @@ def _family(letter):
     usual = font_manager.findfont(font_manager.FontProperties())
     if ord(letter) in _letters(usual) or letter.isspace():
         return ""
-    families = (name for name, path in _fonts() if ord(letter) in _letters(path))
-    return next(families, None)
+    for name, path in _fonts():
+        if ord(letter) in _letters(path):
+            return name
+    warnings.filterwarnings("ignore", f"Glyph {ord(letter)} ")
+    return None
 
 
-TOLD = set()  # letters of which a reader knows that no font has them
+TOLD = set()  # scripts of which the reader knows that no font has them
 
 
 def families(text):
-    """Return the fonts to show a text with; warn, once, of what none can show."""
-    found = {letter: _family(letter) for letter in dict.fromkeys(text)}
-    unknown = [sign for sign in found if found[sign] is None and sign not in TOLD]
-    if unknown:
-        TOLD.update(unknown)
-        scripts = {unicodedata.name(sign, "unnamed").split()[0] for sign in unknown}
+    """Return the fonts to show a text with; warn, once, of scripts that none has."""
+    found, new = {letter: _family(letter) for letter in dict.fromkeys(text)}, {}
+    for letter in (letter for letter in found if found[letter] is None):
+        script = unicodedata.name(letter, "UNNAMED").split()[0]
+        if script not in TOLD:
+            new[letter] = script
+    if new:
+        TOLD.update(new.values())
         warnings.warn(
-            f"no font here has {' '.join(unknown[:9])} ({', '.join(sorted(scripts))}): "
-            "figures show boxes; install one that does, of the Noto fonts for example",
+            f"no font here has {' '.join(new)} ({', '.join({*new.values()})}): figures "
+            "show boxes; install one that has, from the Noto fonts for example",
             stacklevel=2,
         )
-        for sign in unknown:  # matplotlib would say it again for each, at each drawing
-            warnings.filterwarnings("ignore", f"Glyph {ord(sign)} ")
     return [*plt.rcParams["font.family"], *dict.fromkeys(filter(None, found.values()))]
 
 

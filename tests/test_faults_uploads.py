@@ -291,8 +291,8 @@ def shown(upload):
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 @pytest.mark.timeout(120)
 def test_a_browser_makes_it_smaller(explorer, tmp_path):
-    """Files as people have them, in a browser: small ones arrive as they are, large ones
-    smaller and upright, and what it cannot draw in pieces.
+    """Files as people have them, in a browser: small ones arrive as they are, others
+    smaller and upright, and what it cannot draw comes in pieces.
     """
     rng, sent = np.random.default_rng(0), []
     noise = Image.fromarray(rng.integers(0, 256, (900, 1600, 3), np.uint8))

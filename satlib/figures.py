@@ -178,7 +178,8 @@ class Stepper(ipywidgets.VBox):
     """
 
     def __init__(self, frames, labels, description="word", details=()):
-        frames, labels = list(frames), [showable(str(label)) for label in labels]
+        frames = list(frames)
+        labels = [shortened(showable(str(label)), 40) for label in labels]
         if not frames or len(frames) != len(labels):
             raise ValueError(f"{len(frames)} frames for {len(labels)} labels")
         self.buttons = ipywidgets.ToggleButtons(

@@ -171,6 +171,7 @@ def film(caption, image):
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
 <style>body {{ font: 1.1em sans-serif; max-width: 30em; margin: auto; padding: 1em }}
+body {{ overflow-wrap: anywhere }}
 img, input {{ width: 100% }}</style><main dir="auto"><h1>{title}</h1>
 <img id="picture" alt="">
 <input id="word" type="range" min="0" value="0" aria-label="word">

@@ -14,6 +14,7 @@ from satlib import captioner as room
 from satlib.captioner import CaptionChoices, find_photographs, load_captioner
 from satlib.configuration import Config, checked, config_from, folders
 from satlib.dataset import create_input_files
+from satlib.explorer import explore
 from satlib.files import check_name
 
 PICTURE = Image.new("RGB", (20, 10), "red")
@@ -360,8 +361,12 @@ WRONG_SIZES = [0, -1, 10**30, 5.0, 2.5, True, None, "x", "", "nan", float("nan")
 def test_a_size_that_cannot_be_right(name, value, planted, monkeypatch):
     """A beam or batch of 0, 2.5 or True photographs: an error before any is read."""
     monkeypatch.setattr(room, "load_photograph", pytest.fail)
-    with pytest.raises(ValueError, match=f"{name}( must be a whole number|=)"):
+    message = f"{name}( must be a whole number|=)"
+    with pytest.raises(ValueError, match=message):
         planted.caption([PICTURE], **{name: value})
+    if name == "beam_size":
+        with pytest.raises(ValueError, match=message):
+            explore(planted, [PICTURE], value)
 
 
 @pytest.mark.parametrize("value", ["ignore", "Skip", None, True, ["skip"], ""], ids=ids)

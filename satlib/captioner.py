@@ -225,7 +225,7 @@ def load_captioner(path: str | Path | None = None) -> Captioner:
     """
     path = checked("path", path, str | None)
     path = SHIPPED if path is None else Path(os.path.expanduser(path))
-    if not os.path.isfile(path):
+    if not (os.path.isfile(path) or os.path.isdir(path)):
         raise FileNotFoundError(
             f"{path}: no captioner there; chapters/train.ipynb trains one and prints "
             "the path of its checkpoint, for load_captioner(path)"

@@ -8,12 +8,13 @@ import warnings
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
 import h5py
 import numpy as np
+from PIL import Image
 
 from satlib.caption_files import (
     SPLITS,
@@ -82,7 +83,8 @@ def split_images(names, random, splits=None):
     if splits:
         lists = read_splits(splits)
         sizes = [len(lists[split]) for split in SPLITS]
-        rule = f"divided by lists of {sum(sizes)} names: train, val, test {sizes}"
+        first = next(chain(*lists.values()), None)
+        rule = f"divided by lists of {sum(sizes)} names, {sizes}, such as {first!r}"
         parts = _photographs_in(lists, names)
         if (rest := n - sum(map(len, parts.values()))) > 0:
             print(f"{rest:,} photographs with captions are in no list")
@@ -92,7 +94,8 @@ def split_images(names, random, splits=None):
         rule = f"cut at int(0.8 * {n}) = {a} and int(0.9 * {n}) = {b}"
         parts = {"train": order[:a], "val": order[a:b], "test": order[b:]}
     if not any(parts.values()):
-        raise ValueError(f"no image left: {n} images with captions, {rule}")
+        begin = f"no image left: {n} images with captions, such as {names[:1]}"
+        raise ValueError(f"{begin}, {rule}")
     for split in SPLITS:
         if not parts[split]:
             warnings.warn(f"no image for {split}: {n} images {rule}", stacklevel=2)
@@ -254,8 +257,9 @@ def _named_as_files(source, folder):
     missing = [n for n in source.captions if not os.path.isfile(Path(folder, n))]
     if not missing:
         return source
-    paths = chain(Path(folder).glob("*"), Path(folder).glob("*/*"))
-    files = [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
+    paths, known = Path(folder).glob("**/*"), Image.registered_extensions()
+    near = (path.relative_to(folder) for path in islice(paths, 1_000_000))
+    files = [path.as_posix() for path in near if path.suffix.lower() in known]
     found = match_names(missing, files)
     _tell_taken("the captions", folder, found)
     captions, splits = {}, source.splits

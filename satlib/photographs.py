@@ -243,8 +243,8 @@ def file_sizes(folder, names, skip=False):
 
     Raises FileNotFoundError, without `skip`, where files are missing.
     """
-    paths = [Path(folder, name) for name in names]
-    sizes = [path.stat().st_size if path.is_file() else None for path in paths]
+    paths = [os.path.join(folder, name) for name in names]
+    sizes = [os.path.getsize(p) if os.path.isfile(p) else None for p in paths]
     missing = [name for name, size in zip(names, sizes, strict=True) if size is None]
     if missing and not skip:
         raise FileNotFoundError(

@@ -394,7 +394,7 @@ def test_a_checkpoint_that_is_not_there(path, mine, tmp_path, monkeypatch):
     """A folder, a pipe, an address as a checkpoint: an error, at once."""
     monkeypatch.chdir(tmp_path)
     os.mkfifo("p")
-    with pytest.raises(FileNotFoundError, match="no captioner there"):
+    with pytest.raises((OSError, ValueError), match="no captioner there|a folder"):
         load_captioner(path)
 
 

@@ -226,6 +226,24 @@ def test_one_photograph_is_not_there(data):
     data.refuse("1 of 10", "3.jpg", error=FileNotFoundError)
 
 
+@pytest.mark.parametrize("besides", ["0.txt", "0.json", "x/0.csv", "00.jpg"])
+def test_files_besides_the_photographs(whole, besides):
+    """Texts beside the photographs, with the same names: the photographs are found."""
+    whole.write_images([f"{k}.JPG" for k in range(10)])
+    (whole.folder / "images" / "x").mkdir()
+    (whole.folder / "images" / besides).write_text("no photograph")
+    whole.captions = {str(k): [["a"]] for k in range(10)}
+    found = sum(whole.create().values(), [])
+    assert sorted(found) == [f"{k}.JPG" for k in range(10)]
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "a/b/c.jpg", "?*.jpg"])
+def test_a_name_that_no_file_can_have(data, name):
+    """A name of 300 letters, or with signs of paths: missing, and named."""
+    data.captions[name] = [["a"]]
+    data.refuse("1 of 11", name, error=FileNotFoundError)
+
+
 def test_a_name_that_two_files_might_have(data):
     """A caption's photograph that may be one of two files: refused, and named."""
     names = NAMES[1:] + ["x/0.jpg", "y/0.jpg"]
@@ -268,7 +286,7 @@ def test_a_row_of_any_length_and_any_number_of_rows(whole):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("max_length", 2), ("max_length", "52"), ("max_length", 10**9)),
+        *(("max_length", 2), ("max_length", "many"), ("max_length", 10**9)),
         *(("caps_per_img", 0), ("caps_per_img", 5.5), ("min_freq", -1)),
         *(("tokens", "letters"), ("tokens", None)),
     ],

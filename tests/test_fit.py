@@ -17,6 +17,7 @@ from satlib import captioner as captioner_module
 from satlib import concepts, self_critical, validation
 from satlib import fit as fit_module
 from satlib.beam_search import greedy_search
+from satlib.bleu import scores
 from satlib.captioner import find_photographs, load_captioner
 from satlib.configuration import Config
 from satlib.decoder import Decoder
@@ -25,6 +26,7 @@ from satlib.fit import (
     epochs_since_best,
     fit,
     next_lesson,
+    score_test,
     split_photographs,
     teach,
     validation_line,
@@ -137,6 +139,39 @@ def test_changed_captions_are_refused_unless_started_over(world, tmp_path):
     with pytest.raises(ValueError, match="other data"):
         fit(config)
     assert len(fit(config, resume=False).history) == 1
+
+
+def test_the_test_split_is_scored_once(run, monkeypatch):
+    found = score_test(run)
+    photographs, references = split_photographs(run.config, "TEST")
+    said = load_captioner(run.best).caption(photographs)
+    assert found["scores"] == scores(references, [caption.words for caption in said])
+    assert (found["images"], found["beam_size"]) == (4, 5)
+    assert found["epoch"] == load_checkpoint(run.best)["epoch"]
+    monkeypatch.setattr(fit_module, "load_captioner", None)
+    assert score_test(run) == found  # read, not found again
+    with pytest.raises(TypeError):  # another search, another number
+        score_test(replace(run, config=replace(run.config, beam_size=1)))
+
+
+def test_another_checkpoint_is_scored_anew(world, tmp_path):
+    config = a_config(world, tmp_path, epochs=1)
+    first = score_test(fit(config))
+    again = score_test(fit(replace(config, decoder_lr=0.02), resume=False))
+    assert again["trained"] != first["trained"]
+
+
+def test_an_empty_test_split_has_no_scores(world, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text((world / f"{split}.txt").read_text())
+    config = a_config(world, tmp_path / "run", epochs=1)
+    with pytest.warns(UserWarning, match="no image for test"):
+        run = fit(replace(config, splits=str(tmp_path)))
+    with (
+        pytest.warns(UserWarning, match="no image for test"),
+        pytest.raises(ValueError, match="TEST split is empty"),
+    ):
+        score_test(run)
 
 
 def test_start_over(world, tmp_path):

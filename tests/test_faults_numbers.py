@@ -108,23 +108,6 @@ def test_a_gradient(value):
     assert torch.equal(weight.detach(), torch.ones(3))
 
 
-def test_half_precision_overflows():
-    """A gradient overflows in half precision, on CUDA: the scaler leaves a step out."""
-    scaler = SimpleNamespace(
-        is_enabled=lambda: True,
-        scale=lambda loss: loss * torch.inf,
-        unscale_=lambda optimizer: None,
-        step=lambda optimizer: None,
-        update=lambda: None,
-    )
-    weight = torch.nn.Parameter(torch.ones(3))
-    optimizers = [torch.optim.Adam([weight])]
-    iterations = Iterations([[torch.ones(3)]] * 2, optimizers, 1, scaler=scaler)
-    for _ in iterations:
-        iterations.learn(weight.sum())
-    assert torch.equal(weight.detach(), torch.ones(3))
-
-
 def test_weights_after_the_last_batch(run, monkeypatch):
     """Weights that become NaN in the last step of an epoch: the run stops there."""
     config, folder = run

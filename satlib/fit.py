@@ -305,12 +305,21 @@ def fit(config: Config, resume: bool = True) -> Run:
     folder = places(config, plan)[1]
     checkpoint = taken_up(config, folder, plan.manifest) if resume else None
     if checkpoint and next_lesson(config, checkpoint["history"]) is None:
-        tidy(folder)
+        _complete(folder, checkpoint)
         return Run(config, folder, checkpoint["history"])
     with hold(folder):
         files = write_data(config, plan)
         checkpoint = taken_up(config, folder, plan.manifest) if resume else None
         return _train(config, plan, files, checkpoint, folder)
+
+
+# chapters/fit.md: Fit
+def _complete(folder, checkpoint):
+    tidy(folder)
+    if not (folder / "best.pt").exists():
+        print(f"{folder}: best.pt is gone, the last epoch takes its place")
+        with hold(folder):
+            save_checkpoint(folder / "best.pt", checkpoint)
 
 
 # chapters/fit.md: Fit

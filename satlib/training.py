@@ -198,10 +198,9 @@ class Iterations:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.check(loss.detach(), "the loss")
         grads = (p.grad for p in weights_of(self.optimizers))
         total = sum(grad.sum() for grad in grads if grad is not None)
-        self.check(torch.as_tensor(total), "the gradient of the loss")
+        self.check(total + loss.detach(), "the loss or its gradient")
         for optimizer in self.optimizers:
             clip_gradient(optimizer, self.grad_clip)
             optimizer.step()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from math import exp
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -133,7 +132,7 @@ class Captioner:
         images: Iterable[str | Path | Image.Image | np.ndarray],
         beam_size: int = 5,
         batch_size: int = 16,
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: str = "raise",
     ) -> list[Caption]:
         """Caption a list of photographs; return a list of `Caption`.
 

@@ -104,8 +104,9 @@ class Loader(DataLoader):
     """A loader of mini-batches that knows which images they hold."""
 
     def names(self, number):
-        """Return the names of the images of mini-batch `number`, from 1 on."""
-        return self.dataset.names(self.batch_sampler.drawn[number - 1])
+        """List the names of the images of mini-batch `number`, from 1 on, if known."""
+        name_all = getattr(self.dataset, "names", lambda numbers: [])
+        return name_all(self.batch_sampler.drawn[number - 1])
 
 
 def batches(dataset, batch_size, seed=None, workers=0):
@@ -175,7 +176,8 @@ def cache_features(encoder, images, features, batch_size=32):
     with hold(features.parent, brief=True):
         if not is_cached(encoder, images, features):  # nor written while we waited
             if features.exists():
-                print(f"{features.name}: of other images, or damaged; computed anew")
+                other = "of another encoder or other images, or damaged"
+                print(f"{features.name}: {other}; computed anew")
             _compute(encoder, images, features, batch_size)
     return features
 

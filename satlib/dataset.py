@@ -206,16 +206,15 @@ class Files:
 
 
 # chapters/dataset.md: The files
-def _are_fresh(files, manifest):
+def _what_to_do(files, manifest):
     before, seals = read_if_there(files.path("manifest")), files.seals()
     if None not in seals.values() and before == manifest | {"written": seals}:
-        print(f"{files.base}: complete in {files.folder}, nothing to do")
-        return True
+        return None
     if names := before and changes(before, manifest):
-        print(f"{files.base}: other {', '.join(names)} than before, written anew")
-    elif names := changes(before.get("written", seals), seals):
-        print(f"{', '.join(names)}: damaged or missing, all files are written anew")
-    return False
+        return f"other {', '.join(names)} than before, written anew"
+    if names := changes(before.get("written", seals), seals):
+        return f"{', '.join(names)} damaged or missing, all are written anew"
+    return "written for the first time"
 
 
 # chapters/dataset.md: The files
@@ -339,11 +338,13 @@ def write_files(plan, folder):
     is too small or another run is at work in the folder.
     """
     files = Files(Path(folder), plan.base)
-    if _are_fresh(files, plan.manifest):
+    if not _what_to_do(files, plan.manifest):
+        print(f"{files.base}: complete in {files.folder}, nothing to do")
         tidy(folder)
         return files
     with hold(folder, brief=True):
-        if not _are_fresh(files, plan.manifest):  # nor written while we waited
+        if what := _what_to_do(files, plan.manifest):  # not done while we waited
+            print(f"{files.base}: {what}")
             _write(files, plan)
     return files
 

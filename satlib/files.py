@@ -374,11 +374,6 @@ def read_if_there(path):
     return {}
 
 
-def is_fresh(path, manifest):
-    """Tell whether the manifest at `path` is there, and says what `manifest` says."""
-    return read_if_there(path) == manifest
-
-
 def changes(before, manifest):
     """List the names whose values in a manifest are not those of the one `before`."""
     return [name for name, value in manifest.items() if before.get(name) != value]

@@ -240,7 +240,7 @@ def named(path, checkpoint):
     try:
         yield
     except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
-        version = checkpoint.get("version", "of an older version")
+        version = checkpoint.get("version", __version__)
         by = f" (written by satlib {version}, this is {__version__})"
         by = by if version != __version__ else ""
         raise ValueError(

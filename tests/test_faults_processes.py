@@ -1,6 +1,5 @@
 """Two runs, or two names, for one file"""
 
-import fcntl
 import json
 import os
 import platform
@@ -27,6 +26,7 @@ from satlib.files import LOCK, MACHINE, hold, make_folder, owner, tidy
 from satlib.fit import fit
 from satlib.scenes import load_scenes, write_scenes
 
+fcntl = pytest.importorskip("fcntl")
 SIZES = {"attention_dim": 8, "embed_dim": 8, "decoder_dim": 8, "batch_size": 4}
 
 

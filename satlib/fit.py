@@ -12,7 +12,6 @@ from pathlib import Path
 
 from satlib.batches import CaptionDataset, augmentation, batches, cache_features
 from satlib.bleu import scores
-from satlib.captioner import load_captioner
 from satlib.concepts import ConceptLesson
 from satlib.configuration import Config, check_same_run, folders
 from satlib.dataset import Settings, plan_files, write_files
@@ -341,12 +340,13 @@ def _train(config, plan, files, checkpoint, folder):
 
 
 # chapters/fit.md: The test, once
-def score_test(run: Run) -> dict:
+def score_test(run, captioner):
     """Return what `test.json` in a run's folder says of its best checkpoint.
 
-    If it says nothing yet, the checkpoint captions the photographs of the test split,
-    and the file is written: its `epoch`, the number of `images`, the `beam_size`, and
-    the `scores` against all references. Raises ValueError where the split is empty.
+    If it says nothing yet, the `captioner` of that checkpoint captions the photographs
+    of the test split, and the file is written: the `epoch`, the number of `images`, the
+    `beam_size`, and the `scores` against all references. Raises ValueError where the
+    split is empty.
     """
     path, config, best = run.folder / "test.json", run.config, load_checkpoint(run.best)
     asked = {"epoch": best["epoch"], "beam_size": config.beam_size}
@@ -357,7 +357,7 @@ def score_test(run: Run) -> dict:
     photographs, references = split_photographs(config, "TEST")
     if not photographs:
         raise ValueError("the TEST split is empty: give more photographs, or its list")
-    captions = load_captioner(run.best).caption(photographs, config.beam_size)
+    captions = captioner.caption(photographs, config.beam_size)
     found = scores(references, [caption.words for caption in captions])
     write_json(path, asked | {"images": len(photographs), "scores": found})
     return read_if_there(path)

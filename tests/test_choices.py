@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import dataloader
 
+from satlib import validation
 from satlib.captioner import load_captioner
 from satlib.configuration import Config
 from satlib.fit import fit
@@ -141,6 +142,18 @@ def test_how_many_rows_of_an_image_and_how_long(trained):
     assert captioner.max_length == 7
     captions = captioner.caption([Image.new("RGB", (64, 64))], beam_size=1)
     assert len(captions[0].words) <= 7
+
+
+def test_captions_are_as_long_as_a_row_when_they_are_scored(trained, monkeypatch):
+    asked, search = [], validation.greedy_search
+
+    def recorded(decoder, cells, word_map, most):
+        asked.append(most)
+        return search(decoder, cells, word_map, most)
+
+    monkeypatch.setattr(validation, "greedy_search", recorded)
+    trained(max_length=8, epochs=1)
+    assert {*asked} == {6}
 
 
 def test_what_is_a_token(trained, world, tmp_path):

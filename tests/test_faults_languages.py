@@ -104,6 +104,7 @@ def test_what_shows_no_letter(text):
     [
         ("foot\u00adball", ["football"]),
         ("foot\u2060ball", ["football"]),
+        ("foot\u200dball foot\u200cball", ["football", "football"]),
         ("dog\u200d cat\u200c", ["dog", "cat"]),
         ("\u202bdog\u202c \u200ecat\u200f", ["dog", "cat"]),
         (

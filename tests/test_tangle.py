@@ -61,12 +61,12 @@ explorer: figures configuration maps
 speed: encoder decoder training benchmark files scenes photographs dataset batches
 model: encoder decoder recurrence files configuration
 learner: training concepts model
-captioner: beam_search files photographs configuration model
 fit: training concepts bleu validation self_critical files scenes dataset batches
-    configuration model learner captioner
-grounding: bleu validation files scenes configuration model learner captioner fit
+    configuration model learner
+captioner: beam_search files photographs configuration model
+grounding: bleu validation files scenes configuration model learner fit captioner
 card: caption_files bleu files model captioner grounding
-ablation: files configuration captioner fit card
+ablation: files configuration fit captioner card
 """
 INIT = {"__version__"}  # what may be imported from satlib itself
 MODULES = sorted(path.stem for path in tangle.ROOT.glob("satlib/[a-z]*.py"))

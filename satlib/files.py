@@ -242,6 +242,11 @@ def _take(lock, mine):
 LOCK = "writing.lock"
 
 
+def _is_mine(holder):
+    thread = threading.get_ident()
+    return holder.get("owner") == owner() and holder.get("thread") == thread
+
+
 def _refuse(lock, other):
     pid = other["owner"].split("-")[1]
     run = f"another run (process {pid} on {other['machine']})"
@@ -253,10 +258,10 @@ def _refuse(lock, other):
 
 @contextmanager
 def _held(lock, brief):
-    mine = {"owner": owner(), "thread": threading.get_ident()}
-    if mine.items() <= _holder(lock).items():
+    if _is_mine(_holder(lock)):
         yield
         return
+    mine = {"owner": owner(), "thread": threading.get_ident()}
     mine |= {"machine": platform.node(), "brief": brief}
     told = False
     while other := _take(lock, mine):
@@ -290,8 +295,7 @@ def check_free(folder):
     """Raise an OSError where another run holds a folder, and not only briefly."""
     lock = Path(folder).absolute() / LOCK
     other = _holder(lock)
-    ours = other.get("owner") == owner()
-    if not ours and _lives(lock, other):
+    if not _is_mine(other) and _lives(lock, other):
         _refuse(lock, other)
 
 

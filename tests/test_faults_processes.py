@@ -128,10 +128,12 @@ STALE = {
 @pytest.mark.parametrize("what", STALE)
 def test_a_lock_of_nobody(tmp_path, monkeypatch, what):
     """A lock whose holder is no more, or was never here: taken over, nothing blocks."""
-    monkeypatch.setattr(files, "PATIENCE", 0.2)
+    if "machine" in what or "copied" in what:  # else it is known at once
+        monkeypatch.setattr(files, "PATIENCE", 0.2)
     lock_of(tmp_path, **STALE[what])
+    start = time.monotonic()
     with hold(tmp_path):
-        pass
+        assert time.monotonic() - start < 10
     assert not [*tmp_path.iterdir()]
     lock_of(tmp_path, **STALE[what])
     tidy(tmp_path)
@@ -187,7 +189,14 @@ def test_the_holder_touches_its_lock(tmp_path, monkeypatch):
 def test_many_who_take_over_at_once(tmp_path, monkeypatch):
     """Eight runs that find a dead one's lock at the same time: one after another."""
     lock_of(tmp_path, owner=f"{MACHINE}-{2**22 + 1}-1")
-    inside, most, ended = [], [], []
+    inside, most, ended, lives = [], [], [], files._lives
+
+    def slowly(*what):  # so that all of them have judged before one acts
+        found = lives(*what)
+        time.sleep(0.01)
+        return found
+
+    monkeypatch.setattr(files, "_lives", slowly)
 
     def run():
         with hold(tmp_path, brief=True):
@@ -240,6 +249,18 @@ def test_two_runs_in_one_folder(place, monkeypatch, spelling, resume):
             fit(config, resume=resume)
         assert state_of(run) == before
     assert len(fit(config, resume=resume).history) == 2
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_nothing_is_read_in_vain(place, monkeypatch, resume):
+    """A run that cannot be, as another is there, or of other choices: told at once."""
+    monkeypatch.setattr(fit_module, "plan_data", None)  # which may take minutes
+    config = a_config(place, output=str(place / "run"), decoder_dim=9)
+    with Other(place / "run"), pytest.raises(OSError, match="another run"):
+        fit(config, resume=resume)
+    if resume:
+        with pytest.raises(ValueError, match="decoder_dim=8, not 9"):
+            fit(config)
 
 
 OTHERS = {

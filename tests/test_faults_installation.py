@@ -14,7 +14,6 @@ import pytest
 from satlib import files
 from satlib.tangle import ROOT
 
-pytest.importorskip("setuptools", "77")
 BUILD = "from setuptools import build_meta; build_meta.build_wheel('wheel')"
 IGNORED = {
     "data/runs/mine/best.pt": "weights of a run",

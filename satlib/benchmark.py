@@ -55,9 +55,17 @@ def example(sizes, seed=28):
 def seconds(function):
     """Time one call of a function."""
     gc.collect()
+    wait()
     start = time.perf_counter()
     function()
+    wait()
     return time.perf_counter() - start
+
+
+def wait():
+    """Wait until an accelerator, if there is one, has done what it was told."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
 
 
 def compare(functions, repeats=5):
@@ -282,12 +290,8 @@ def search_example(sizes):
 
 
 # chapters/benchmark.md: Captions: beam search for one image and for all
-def search_times(sizes, words=14, beam_size=5, repeats=5):
-    """Time beam search of all images: the textbook's, ours, and greedy search.
-
-    Raises AssertionError where the two do not find the same captions.
-    """
-    decoder, cells, word_map = search_example(sizes)
+def forms_of_search(decoder, cells, word_map, words=14, beam_size=5):
+    """Return functions that caption all images: the textbook's, ours, greedy search."""
     regions = decoder.pool @ cells
 
     def textbook():
@@ -298,7 +302,16 @@ def search_times(sizes, words=14, beam_size=5, repeats=5):
         found = beam_search(decoder, cells, word_map, beams, words)
         return [hypotheses[0].words for hypotheses in found]
 
-    if textbook() != ours():
+    return {"textbook": textbook, "ours": ours, "beam 1": partial(ours, 1)}
+
+
+# chapters/benchmark.md: Captions: beam search for one image and for all
+def search_times(sizes, beam_size=5, repeats=5):
+    """Time beam search of all images: the textbook's, ours, and greedy search.
+
+    Raises AssertionError where the two do not find the same captions.
+    """
+    forms = forms_of_search(*search_example(sizes), beam_size=beam_size)
+    if forms["textbook"]() != forms["ours"]():
         raise AssertionError("both searches must find the same captions")
-    forms = {"textbook": textbook, "ours": ours, "beam 1": partial(ours, 1)}
     return compare(forms, repeats)

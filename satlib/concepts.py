@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from satlib.training import AverageMeter, encode
+from satlib.training import AverageMeter, encode, mixed_precision
 
 
 # chapters/concepts.md: The targets
@@ -64,7 +64,7 @@ def loss_of(batch, encoder, concepts, word_map):
 def train_concepts(iterations, encoder, concepts, word_map):
     """Train encoder and `Concepts` for one epoch; return the mean loss and times."""
     for batch in iterations:
-        with iterations.half_precision():
+        with mixed_precision(iterations.device):
             loss = loss_of(batch, encoder, concepts, word_map)
         iterations.learn(loss)
         iterations.count(len(batch[0]), concept_loss=loss.item())

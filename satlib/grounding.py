@@ -121,7 +121,8 @@ def word_probabilities(captioner, cells, words):
     ids = [captioner.word_map[word] for word in words]
     row = [captioner.word_map["<start>"], *ids, captioner.word_map["<end>"]]
     rows = torch.tensor([row] * len(ids), device=cells.device)
-    decoded = captioner.decoder(cells, rows, torch.full((len(ids),), len(row)))
+    lengths = torch.full((len(ids),), len(row), device=cells.device)
+    decoded = captioner.decoder(cells, rows, lengths)
     scores = decoded.scores.unflatten(0, (len(row) - 1, len(ids)))  # (T + 1, T, V)
     t = torch.arange(len(ids))
     return scores.softmax(2)[t, t, ids].cpu().numpy()

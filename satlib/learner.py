@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from satlib.concepts import Concepts
 from satlib.model import choose_device
-from satlib.training import Iterations, scaler_of
+from satlib.training import Iterations
 
 
 # chapters/learner.md: The average of where the weights have been
@@ -52,7 +52,6 @@ class Learner:
         self.encoder = model.encoder.to(self.device)
         self.models = models_of(model).to(self.device)
         self.decoder = self.models["decoder"]
-        self.scaler = scaler_of(self.device)
         self.start(lesson)
 
     def start(self, lesson):
@@ -75,8 +74,7 @@ class Learner:
 
     def settings(self):
         """Return what each step of training is given, whatever is learnt."""
-        chosen = {"grad_clip": self.config.grad_clip, "scaler": self.scaler}
-        return chosen | {"after_step": self.follow}
+        return {"grad_clip": self.config.grad_clip, "after_step": self.follow}
 
     def iterations(self, loader, number):
         """Return the `Iterations` of epoch `number` over a loader."""
@@ -84,7 +82,7 @@ class Learner:
 
     def parts(self):
         """Return by name everything that has a state_dict and changes in training."""
-        parts = {"learner": self.models, "average": self.average, "scaler": self.scaler}
+        parts = {"learner": self.models, "average": self.average}
         names = "encoder_optimizer", "decoder_optimizer"
         parts |= dict(zip(names, self.optimizers, strict=True))
         return {name: part for name, part in parts.items() if part is not None}

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
-from torch.utils.checkpoint import checkpoint
 
 from satlib.attention import Attention
 from satlib.decoder import Decoder
@@ -163,10 +162,8 @@ class SharedContext(Shared):
 
     def __call__(self, weights, image):
         """Return the sums (R, D) for weights (R, C); row r is of image[r]."""
-        cells = self.originals[0]
-        if cells.device.type != "cpu":
-            return plainly(_plain_context, weights, image, cells)
-        return self.apply(_ContextStep, weights, rows_of_each(image, len(cells)))
+        counts = rows_of_each(image, len(self.originals[0]))
+        return self.apply(_ContextStep, weights, counts)
 
     @staticmethod
     def gradients(notes, cells):
@@ -201,22 +198,6 @@ class _ContextStep(torch.autograd.Function):
         return of_weights, None, None, None
 
 
-def _plain_context(weights, cells):
-    return (weights.unsqueeze(1) @ cells).squeeze(1)
-
-
-# chapters/recurrence.md: The context, without copies of the cells
-def plainly(formula, x, image, shared, *others):
-    """Apply a formula to rows x (R, …) with a copy of each row's part of `shared`."""
-
-    def of_rows(x, shared, *others):
-        return formula(x, shared.index_select(0, image), *others)
-
-    with torch.autocast(x.device.type, enabled=False):
-        rows = full_precision(x), shared, *others
-        return checkpoint(of_rows, *rows, use_reentrant=False, preserve_rng_state=False)
-
-
 # chapters/recurrence.md: The scores, without writing them out
 def by_image(counts, *rows):
     """Bring rows that stand step by step together by image.
@@ -235,10 +216,8 @@ class SharedScores(Shared):
 
     def __call__(self, query, image):
         """Return the scores (R, P) of queries (R, A); row r is of image[r]."""
-        keys = self.originals[0]
-        if keys.device.type != "cpu":
-            return plainly(_plain_scores, query, image, *self.originals)
-        return self.apply(_ScoresStep, query, rows_of_each(image, len(keys)))
+        counts = rows_of_each(image, len(self.originals[0]))
+        return self.apply(_ScoresStep, query, counts)
 
     @staticmethod
     def gradients(notes, keys, v):
@@ -258,10 +237,6 @@ class SharedScores(Shared):
 
 
 # chapters/recurrence.md: The scores, without writing them out
-def _plain_scores(query, keys, v):
-    return torch.relu(keys + query.unsqueeze(1)) @ v
-
-
 def in_cache(counts, keys, least):
     """Yield each run of rows with its keys (n, 1, P, A), -q (n, k, 1, A) and room.
 
@@ -365,12 +340,17 @@ class SharedMemory(NamedTuple):
 class FastDecoder(Decoder):
     """The `Decoder`, with the gradients of what all steps share taken once.
 
-    Its scores, maps and gradients are the decoder's, within rounding.
+    Its scores, maps and gradients are the decoder's, within rounding. On a GPU, or
+    without the call of the engine, it is the decoder.
     """
 
+    def shares(self):
+        """Tell whether the steps share operations: on a CPU, with the engine's call."""
+        return Notes.available and self.fc.weight.device.type == "cpu"
+
     def remember(self, cells):
-        """Return the `SharedMemory` of images with cells (B, C, D)."""
-        if not Notes.available:
+        """Return the `SharedMemory`, or `Memory`, of images with cells (B, C, D)."""
+        if not self.shares():
             return super().remember(cells)
         keys, sums = self.attention.keys(cells), SharedContext(cells)
         if self.pool is None:
@@ -392,7 +372,7 @@ class FastDecoder(Decoder):
     def vectors(self, words):
         """Return the words' half (R, 4H) of the LSTM's input product for ids (R,)."""
         vectors, cell = super().vectors(words), self.decode_step
-        if not Notes.available:
+        if not self.shares():
             return vectors
         half = cell.weight_ih[:, : vectors.shape[1]]
         return F.linear(vectors, half, cell.bias_ih)

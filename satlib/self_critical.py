@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from satlib.beam_search import speak, speakable
 from satlib.bleu import ngrams
-from satlib.training import encode
+from satlib.training import encode, mixed_precision
 from satlib.validation import WordLesson
 
 ORDERS = range(1, 5)  # of the n-grams
@@ -113,7 +113,7 @@ def train_on_reward(iterations, encoder, decoder, reward, word_map, count=5):
     """
     decoder.eval()
     for images, true, _ in iterations:
-        with iterations.half_precision():
+        with mixed_precision(iterations.device):
             cells = encode(encoder, images)
             rows, lengths = draw_captions(decoder, cells, word_map, count)
             decoded = decoder(cells, rows, lengths)

@@ -2,6 +2,7 @@
 # chapters/speed.md: Speed: the same mathematics, in a fraction of the time
 """All ratios to the textbook's form in one run: `python -m satlib.speed`."""
 
+import argparse
 import io
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,9 @@ from satlib.encoder import build_encoder
 from satlib.files import keep_results
 from satlib.photographs import write_images
 from satlib.scenes import write_scenes
-from satlib.training import train
+from satlib.training import mixed_precision, train
+
+COMMAND = "python -m satlib.speed"
 
 
 # chapters/speed.md: An epoch on photographs
@@ -220,8 +223,120 @@ def print_table(rows):
         print(f"{what:40} {middle:6.2f}  ({least:.2f} to {most:.2f})")
 
 
-# chapters/speed.md: Everything, at the textbook's sizes
+# chapters/speed.md: On a GPU
+def gpu_peak(function):
+    """Return the most bytes of a CUDA device that are taken while a function runs."""
+    torch.cuda.reset_peak_memory_stats()
+    function()
+    return torch.cuda.max_memory_allocated()
+
+
+def gpu_busy(function):
+    """Return the seconds for which a CUDA device is at work while a function runs."""
+    with torch.profiler.profile() as profiler:
+        function()
+        race.wait()
+    on_device = [
+        event.self_device_time_total
+        for event in profiler.key_averages()
+        if event.device_type == torch.autograd.DeviceType.CUDA
+        and not event.is_user_annotation
+    ]
+    return sum(on_device) / 1e6
+
+
+# chapters/speed.md: On a GPU
+def gpu_steps(sizes, device, repeats=5):
+    """Return of a training step in three forms: seconds, those at work, peak bytes."""
+    with device:
+        decoder, cells, *captions = race.example(sizes)
+    textbook, *_, ours = race.forms_of_forward(decoder, cells).values()
+    forms = {"textbook": textbook, "ours": ours}
+    forms["ours, mixed precision"] = mixed_precision(device)(ours)
+    optimizer = race.adam(decoder)
+    steps = {
+        name: partial(race.training_step, forward, optimizer, *captions)
+        for name, forward in forms.items()
+    }
+    return {
+        "seconds": race.compare(steps, repeats),
+        "at work": {name: gpu_busy(step) for name, step in steps.items()},
+        "bytes": {name: gpu_peak(step) for name, step in steps.items()},
+    }
+
+
+# chapters/speed.md: On a GPU
+def gpu_encoding(device, name, *choices, images=128):
+    """Return the seconds that an encoder takes for each of `images` pictures."""
+    encoder = build_encoder(name, False, *choices).to(device)
+    shape = images, 3, encoder.image_size, encoder.image_size
+    pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    with torch.inference_mode():
+        times = race.compare({"encoder": partial(encoder, pictures)})["encoder"]
+    return [seconds / images for seconds in times]
+
+
+def gpu_search(sizes, device, images=100):
+    """Return the seconds of captioning `images` images: textbook, ours, greedy."""
+    with device:
+        example = race.search_example(replace(sizes, images=images))
+        return race.compare(race.forms_of_search(*example), repeats=3)
+
+
+# chapters/speed.md: On a GPU
+GPU_SIZES = {
+    "textbook's": race.Sizes(),
+    "textbook's, 5 captions each": race.Sizes(per_image=5),
+    "book's": race.BOOK,
+    "book's, 64 images": replace(race.BOOK, images=64),
+}
+ENCODERS = ("efficientnet_lite0", 224, 5), ("efficientnet_b4", 256)
+
+
+def measure_gpu(device):
+    """Run all measurements on a CUDA device; return their figures."""
+    searched = "textbook's", "book's"
+    return {
+        "steps": {name: gpu_steps(s, device) for name, s in GPU_SIZES.items()},
+        "encoding": {name: gpu_encoding(device, name, *c) for name, *c in ENCODERS},
+        "search": {name: gpu_search(GPU_SIZES[name], device) for name in searched},
+    }
+
+
+# chapters/speed.md: On a GPU
+def gpu_lines(found):
+    """Yield a line for each figure of `measure_gpu`, the middle of its rounds."""
+    for size, step in found["steps"].items():
+        for form, times in step["seconds"].items():
+            busy, peak = 1000 * step["at work"][form], step["bytes"][form] / 2**30
+            line = f"{1000 * np.median(times):5.0f} ms, at work {busy:4.0f} ms"
+            yield f"{size:27} {form:22} {line}, {peak:4.1f} GB"
+    for name, times in found["encoding"].items():
+        yield f"{name:50} {1 / np.median(times):6.0f} pictures a second"
+    for size, forms in found["search"].items():
+        for form, times in forms.items():
+            line = f"{100 / np.median(times):6.0f} captions a second"
+            yield f"{size:27} {form:22} {line}"
+
+
+# chapters/speed.md: On a GPU
+def main(arguments=None):
+    """Measure the speed of this machine, or of its GPU, and keep the outcome."""
+    parser = argparse.ArgumentParser(COMMAND, description=main.__doc__)
+    parser.add_argument("--gpu", action="store_true", help="measure a CUDA device")
+    gpu = parser.parse_args(arguments).gpu
+    if gpu and not torch.cuda.is_available():
+        parser.error("--gpu: PyTorch finds no CUDA device on this machine")
+    if gpu:
+        found = measure_gpu(torch.device("cuda"))
+        print(*gpu_lines(found), sep="\n")
+        print(keep_results("gpu", f"{COMMAND} --gpu", 28, **found))
+    else:
+        found = measure(race.Sizes())
+        print_table(table(found))
+        print(keep_results("speed", COMMAND, 28, **found))
+
+
+# chapters/speed.md: On a GPU
 if __name__ == "__main__":
-    results = measure(race.Sizes())
-    print_table(table(results))
-    print(keep_results("speed", "python -m satlib.speed", 28, **results))
+    main()

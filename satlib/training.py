@@ -87,7 +87,6 @@ def train(
     alpha_c=1.0,
     grad_clip=5.0,
     print_freq=100,
-    scaler=None,
     after_step=None,
 ):
     """Train for one epoch; return its mean loss per word, top-5 accuracy and times.
@@ -100,10 +99,10 @@ def train(
     decoder.train()
     optimizers = encoder_optimizer, decoder_optimizer
     iterations = Iterations(
-        loader, optimizers, epoch, grad_clip, print_freq, scaler, after_step
+        loader, optimizers, epoch, grad_clip, print_freq, after_step
     )
     for images, captions, lengths in iterations:
-        with iterations.half_precision():
+        with mixed_precision(iterations.device):
             decoded = decoder(encode(encoder, images), captions, lengths)
             loss, word_loss = caption_loss(decoded, alpha_c)
         iterations.learn(loss)
@@ -122,9 +121,10 @@ def encode(encoder, batch):
 
 
 # chapters/training.md: One epoch
-def scaler_of(device):
-    """Return a scaler of gradients, which does nothing but on CUDA devices."""
-    return torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+def mixed_precision(device):
+    """Return the context in which a CUDA device multiplies in bfloat16, if it can."""
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported(False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=able)
 
 
 # chapters/training.md: One epoch
@@ -143,13 +143,11 @@ class Iterations:
     epoch: int
     grad_clip: float = 5.0
     print_freq: int = 100
-    scaler: torch.amp.GradScaler | None = None
     after_step: Callable | None = None
 
     def __post_init__(self):
         self.optimizers = [each for each in self.optimizers if each is not None]
         self.device = self.optimizers[0].param_groups[0]["params"][0].device
-        self.scaler = self.scaler or scaler_of(self.device)
         self.meters, self.times = {}, {name: AverageMeter() for name in TIMES}
 
     def __iter__(self):
@@ -163,21 +161,14 @@ class Iterations:
                 self.print_line(number)
             start = time.perf_counter()
 
-    def half_precision(self):
-        """Return the context in which CUDA computes wide products in half precision."""
-        enabled = self.scaler.is_enabled()
-        return torch.autocast(self.device.type, torch.float16, enabled=enabled)
-
     def learn(self, loss):
         """Go backward from the loss, clip the gradients, and take a step."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        loss.backward()
         for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
             clip_gradient(optimizer, self.grad_clip)
-            self.scaler.step(optimizer)
-        self.scaler.update()
+            optimizer.step()
         if self.after_step:
             self.after_step()
 

@@ -50,7 +50,8 @@ def check(captioner, picture, caption):
     for word, log_prob, alpha, gate, rivals, (expected, weights, opened) in told:
         own = captioner.word_map[word]
         assert log_prob == pytest.approx(expected[own].item(), abs=1e-4)
-        np.testing.assert_allclose(alpha, weights.view(14, 14).numpy(), atol=1e-5)
+        looks = weights.view(14, 14).cpu().numpy()
+        np.testing.assert_allclose(alpha, looks, atol=1e-5)
         assert gate == pytest.approx(opened.item(), abs=1e-5)
         order = [i for i in expected.argsort(descending=True).tolist() if i != own][:4]
         assert [name for name, _ in rivals] == [names[i] for i in order]
@@ -205,7 +206,7 @@ def test_a_captioner_is_what_its_checkpoint_says(tmp_path):
         own = getattr(captioner, part).state_dict()
         assert own.keys() == checkpoint[part].keys()
         for name, tensor in own.items():
-            assert torch.equal(tensor, checkpoint[part][name].float()), name
+            assert torch.equal(tensor.cpu(), checkpoint[part][name].float()), name
     assert captioner.image_size == checkpoint["config"]["image_size"]
     del checkpoint["config"]["length_power"]
     torch.save(checkpoint, tmp_path / "old.pt")

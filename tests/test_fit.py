@@ -262,7 +262,7 @@ def test_the_reward_begins_where_the_words_ended(
         return examine(*rest) | {"bleu4": 1 / len(validated)}
 
     def watched(iterations, encoder, decoder, *rest):
-        begun.append({k: v.clone() for k, v in decoder.state_dict().items()})
+        begun.append({k: v.cpu().clone() for k, v in decoder.state_dict().items()})
         return teach(iterations, encoder, decoder, *rest)
 
     monkeypatch.setattr(validation, "validate", falling)

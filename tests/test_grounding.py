@@ -227,20 +227,24 @@ def test_word_probabilities_are_those_of_the_search(captioner):
         assert 0 < p <= np.exp(log_prob) + 1e-5  # the search forbids some words
     with torch.no_grad():
         text = ["<start>", *words, "<end>"]
-        row = torch.tensor([[captioner.word_map[w] for w in text]])
-        decoded = captioner.decoder(cells[:1], row, torch.tensor([row.shape[1]]))
-    own = decoded.scores.softmax(1)[torch.arange(len(words)), row[0, 1:-1]]
-    assert torch.allclose(torch.from_numpy(found), own, atol=1e-5)
+        row = [captioner.word_map[w] for w in text]
+        decoded = captioner.decoder(cells[:1], *rows_of(captioner, row))
+    own = decoded.scores.softmax(1)[torch.arange(len(words)), row[1:-1]]
+    assert torch.allclose(torch.from_numpy(found), own.cpu(), atol=1e-5)
+
+
+def rows_of(captioner, row):
+    """One row of ids, and its length, as the decoder takes them."""
+    device = captioner.device
+    return torch.tensor([row], device=device), torch.tensor([len(row)], device=device)
 
 
 @torch.no_grad()
 def chances(captioner, cells, words):
     """The probability of each word after those before it, by the decoder alone."""
     row = [captioner.word_map[word] for word in ("<start>", *words, "<end>")]
-    decoded = captioner.decoder(
-        cells[None], torch.tensor([row]), torch.tensor([len(row)])
-    )
-    return decoded.scores.softmax(1)[torch.arange(len(words)), row[1:-1]].numpy()
+    decoded = captioner.decoder(cells[None], *rows_of(captioner, row))
+    return decoded.scores.softmax(1)[torch.arange(len(words)), row[1:-1]].cpu().numpy()
 
 
 @pytest.mark.parametrize(

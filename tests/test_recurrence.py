@@ -125,23 +125,6 @@ def test_shared_context_equals_the_weighted_sum(counts):
     check_equal(SharedContext(cells), plain_context, weights, counts, [cells])
 
 
-@pytest.mark.parametrize("operation", ["scores", "context"])
-def test_the_formulas_for_a_gpu_give_the_same(operation):
-    counts = [2, 0, 3, 1]
-    rows = doubles(6, 7, seed=2).requires_grad_()
-    if operation == "scores":
-        operands = [doubles(4, 5, 7).requires_grad_(), doubles(7).requires_grad_()]
-        formula, plain = recurrence._plain_scores, plain_scores
-    else:
-        operands = [doubles(4, 7, 3).requires_grad_()]
-        formula, plain = recurrence._plain_context, plain_context
-
-    def as_on_a_gpu(rows, image):
-        return recurrence.plainly(formula, rows, image, *operands)
-
-    check_equal(as_on_a_gpu, plain, rows, counts, operands)
-
-
 def an_operation(name, frozen=False):
     """Give a shared operation on rows (4, 7) and its shared tensors."""
     if name == "linear":
@@ -253,6 +236,15 @@ def test_without_the_call_of_the_engine_it_falls_back(monkeypatch):
     assert isinstance(fast.remember(batch[0]), Memory)
     for ours, theirs in zip(all_of(fast, batch), expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-9)
+
+
+def test_on_a_gpu_it_is_the_decoder():
+    """The meta device stands for a GPU: it has shapes, and no numbers."""
+    plain, fast = (decoder.to("meta") for decoder in two_decoders(None))
+    cells, captions, lengths = a_batch(3, 2, 7, seed=1)
+    assert isinstance(fast.remember(cells.to("meta")), Memory)
+    words = captions[:, 0].to("meta")
+    assert fast.vectors(words).shape == plain.vectors(words).shape
 
 
 def test_the_engine_has_the_call():

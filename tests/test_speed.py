@@ -1,5 +1,6 @@
 """The rivals of the race compute the same; the counting and the table are right."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -188,3 +189,42 @@ def test_operations_are_timed_both_ways():
     assert set(found) == {"linear", "scores"}
     for times in found.values():
         assert set(times) == {"ordinary", "shared"} and all(map(len, times.values()))
+
+
+@pytest.fixture
+def cpu_as_gpu(monkeypatch):
+    """The calls that only a CUDA device can answer, answered for a CPU."""
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 2**30)
+    return torch.device("cpu")
+
+
+def test_a_gpu_is_measured_in_all_respects(cpu_as_gpu, monkeypatch):
+    sizes = dict.fromkeys(("textbook's", "book's"), SMALL)
+    monkeypatch.setattr(speed, "GPU_SIZES", sizes)
+    monkeypatch.setattr(speed, "ENCODERS", [("efficientnet_lite0", 64, 5)])
+    found = speed.measure_gpu(cpu_as_gpu)
+    lines = [*speed.gpu_lines(found)]
+    assert len(lines) == 2 * 3 + 1 + 2 * 3
+    for line in lines[:6]:
+        assert re.search(r"ms, at work    0 ms,  1.0 GB$", line)
+
+
+def test_lines_of_a_gpu_by_hand():
+    step = {"seconds": {"ours": [0.05, 0.04, 0.06]}, "at work": {"ours": 0.009}}
+    found = {"steps": {"large": step | {"bytes": {"ours": 3 * 2**29}}}}
+    found["encoding"] = {"lite": [0.5, 0.01, 0.001]}
+    found["search"] = {"large": {"ours": [0.2, 0.5, 0.1]}}
+    words = [" ".join(line.split()) for line in speed.gpu_lines(found)]
+    assert words == [
+        "large ours 50 ms, at work 9 ms, 1.5 GB",
+        "lite 100 pictures a second",
+        "large ours 500 captions a second",
+    ]
+
+
+def test_without_a_gpu_the_command_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        speed.main(["--gpu"])
+    assert "PyTorch finds no CUDA device on this machine" in capsys.readouterr().err

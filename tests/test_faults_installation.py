@@ -14,7 +14,6 @@ import pytest
 from satlib import files
 from satlib.tangle import ROOT
 
-pytest.importorskip("setuptools", "77")
 BUILD = "from setuptools import build_meta; build_meta.build_wheel('wheel')"
 IGNORED = {
     "data/runs/mine/best.pt": "weights of a run",
@@ -57,6 +56,8 @@ found = {
     "tangle": said("tangle"),
     "check": said("tangle", "--check"),
     "build": refused(None),
+    "help": [said(name, "--help") for name in ("speed", "grounding", "ablation")],
+    "typo": [said(name, "--hlep") for name in ("speed", "grounding", "ablation")],
     "ship": said("card", "--ship", "best.pt"),
 }
 found["own"] = files.read_results("own")["value"]
@@ -182,6 +183,14 @@ def test_a_copy_ships_what_it_has(found):
     """`python -m satlib.card --ship` in a copy: refused before any work."""
     text, status = found["ship"]
     assert status == 2 and "pip install -e ." in text
+
+
+@pytest.mark.parametrize("number", range(3), ids=["speed", "grounding", "ablation"])
+def test_a_question_starts_no_work(found, number):
+    """`--help`, or a slip in it, to a command of an hour: an answer, and no work."""
+    (answer, status), (complaint, failed) = found["help"][number], found["typo"][number]
+    assert status == 0 and "usage: python -m satlib." in answer
+    assert failed == 2 and "--hlep" in complaint
 
 
 def test_a_repository_around_the_copy_is_another_ones(found):

@@ -284,6 +284,7 @@ def shown(upload):
                     tab.get_by_role("button", name="your own").click()
                 chooser.value.set_files(paths)
                 tab.evaluate("document.querySelector('textarea').waiting")
+                assert tab.locator("input").input_value() == ""  # so it can come again
 
             yield choose
 
@@ -326,4 +327,5 @@ def test_a_browser_makes_it_smaller(explorer, tmp_path):
     assert np.asarray(clear).min() > 250
     assert len(explorer.images) == 1 + len(names) + 1 - 2
     told = explorer.controls.message.value
-    assert "empty.jpg" in told and "broken.jpg" in told and told.count("<div") == 2
+    assert "empty.jpg is no photograph that can be read: it is empty" in told
+    assert "broken.jpg" in told and told.count("<div") == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 from satlib.bleu import scores
 from satlib.caption_files import read_captions, read_splits
 from satlib.captioner import SHIPPED, load_captioner
-from satlib.files import keep_results
+from satlib.files import is_installed, keep_results
 from satlib.grounding import deletion, summary
 from satlib.model import load_checkpoint, save_checkpoint
 
@@ -49,8 +49,9 @@ def slim(checkpoint):
 def read_flickr8k(folder):
     """Return for each split its photographs' paths, and all captions of each as words.
 
-    Raises FileNotFoundError where the captions are missing, ValueError where the list
-    of the training or the validation split is, or a listed photograph has no caption.
+    Raises FileNotFoundError where the captions are missing, or photographs of the
+    training or the validation split; ValueError where the list of one of these is, or a
+    listed photograph has no caption.
     """
     folder = Path(folder)
     captions = read_captions(folder / "Flickr8k.token.txt").captions
@@ -60,6 +61,10 @@ def read_flickr8k(folder):
             raise ValueError(f"{folder}: no list of the {split} split ({split}.txt)")
         if missing := [name for name in names if name not in captions]:
             raise ValueError(f"{folder}: {split} lists {missing[0]}, without captions")
+    listed = [folder / "Images" / name for name in splits["train"] + splits["val"]]
+    if missing := [path for path in listed if not path.is_file()]:
+        problem = f"{len(missing)} of {len(listed)} photographs are missing"
+        raise FileNotFoundError(f"{folder}: {problem}, first {missing[0].name}")
     return {
         split: ([folder / "Images" / n for n in names], [captions[n] for n in names])
         for split, names in splits.items()
@@ -149,6 +154,8 @@ def main(arguments=None):
     parser.add_argument("folder", nargs="?", default="data/flickr8k")
     parser.add_argument("--ship", metavar="CHECKPOINT", help="a run's best.pt")
     options = parser.parse_args(arguments)
+    if options.ship and is_installed():
+        parser.error("--ship is for the book's own folder, after pip install -e .")
     splits, path = read_flickr8k(options.folder), SHIPPED
     if options.ship:
         path = Path(options.ship).with_name("slim.pt")

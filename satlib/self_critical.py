@@ -110,10 +110,10 @@ def reward_loss(decoded, advantage, word_map):
 class Drawing(Joined):
     """An encoder, or None, and a decoder that draws captions and scores them."""
 
-    def forward(self, images, word_map, count):
-        """Return the rows of drawn captions (count·B, L), and them as `Decoded`."""
+    def forward(self, images, *how):
+        """Draw captions as `draw_captions`; return rows (count·B, L) and `Decoded`."""
         cells = encode(self.encoder, images)
-        rows, lengths = draw_captions(self.reader, cells, word_map, count)
+        rows, lengths = draw_captions(self.reader, cells, *how)
         return rows, self.reader(cells, rows, lengths)
 
 
@@ -126,7 +126,8 @@ def train_on_reward(iterations, encoder, decoder, reward, word_map, count=5):
     model = parallel(Drawing(encoder, decoder))
     for images, true, _ in iterations:
         with mixed_precision(iterations.device):
-            rows, decoded = model(images, word_map, count)
+            most = true.shape[1] - 2  # words in a row
+            rows, decoded = model(images, word_map, count, most)
         rewards = reward(*(r.unflatten(0, (len(images), -1)) for r in (true, rows)))
         loss = reward_loss(decoded, advantages(rewards), word_map)
         iterations.learn((loss, len(decoded.targets)))

@@ -53,14 +53,6 @@ class AverageMeter:
         self.avg = self.sum / self.count if self.count else 0.0
 
 
-def meters_of(sums):
-    """Return meters by name, of pairs of a sum and its number of items by name."""
-    meters = {name: AverageMeter() for name in sums}
-    for name, meter in meters.items():
-        meter.add(*sums[name])
-    return meters
-
-
 # chapters/training.md: Keeping count: AverageMeter and top-5 accuracy
 def accuracy(scores, targets, k=5):
     """Return the percentage of words (W,) that are among the k best scores (W, V)."""
@@ -175,6 +167,43 @@ def check_number(value, what, loader, number):
 
 
 # chapters/training.md: One epoch
+class Meters(dict):
+    """An `AverageMeter` for each name; `sums` are what all processes had counted."""
+
+    def __init__(self, sums):
+        super().__init__({name: AverageMeter() for name in sums})
+        for name, meter in self.items():
+            meter.add(*(sums[name] if rank() == 0 else (0, 0)))
+
+    def count(self, n, **values):
+        """Take values, each the mean over `n` items, into the meters of their names."""
+        for name, value in values.items():
+            self.setdefault(name, AverageMeter()).update(value, n)
+
+    def sums(self):
+        """Return by name what all processes have counted: sum and number of items."""
+        return {name: total(meter.sum, meter.count) for name, meter in self.items()}
+
+    def means(self):
+        """Return the mean of each meter over all processes, by its name."""
+        return {name: s / max(n, 1) for name, (s, n) in self.sums().items()}
+
+
+# chapters/training.md: One epoch
+def weighed(parts, idle=False):
+    """Return the sum of a loss's `parts`, pairs of a mean and its number of items.
+
+    Its mean over all processes is the loss of the whole mini-batch; an `idle` process
+    has no items of it.
+    """
+    counts = [0 if idle else count for _, count in parts]
+    loss = 0
+    for (mean, _), count, whole in zip(parts, counts, total(*counts), strict=True):
+        loss = loss + mean * (processes() * count / whole)
+    return loss
+
+
+# chapters/training.md: One epoch
 @dataclass
 class Iterations:
     """The iterations of one epoch: mini-batches, a step for each, and what to count.
@@ -200,11 +229,10 @@ class Iterations:
     def __post_init__(self):
         self.optimizers = [each for each in self.optimizers if each is not None]
         self.device = self.optimizers[0].param_groups[0]["params"][0].device
-        self.meters, self.times = {}, {name: AverageMeter() for name in TIMES}
-        self.number, self.idle = 0, False
-        if self.begun:
-            self.number = self.begun["iteration"]
-            self.meters = meters_of(self.begun["sums"] if rank() == 0 else {})
+        self.times = {name: AverageMeter() for name in TIMES}
+        begun = self.begun or {"iteration": 0, "sums": {}}
+        self.number, self.meters = begun["iteration"], Meters(begun["sums"])
+        self.idle = False
 
     def __iter__(self):
         start, shares = time.perf_counter(), getattr(self.loader, "batch_sampler", None)
@@ -219,7 +247,7 @@ class Iterations:
             if self.number % self.print_freq == 0 or last:
                 self.print_line()
                 if self.keep and not last:
-                    self.keep({"iteration": self.number, "sums": self.sums()})
+                    self.keep({"iteration": self.number, "sums": self.meters.sums()})
             start = time.perf_counter()
         if self.times["batch_time"].count:
             weights = weights_of(self.optimizers)
@@ -237,7 +265,7 @@ class Iterations:
         """
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss = self.loss_of_all(parts)
+        loss = weighed(parts, self.idle)
         self.check(loss.detach(), "the loss")
         loss.backward()
         grads = (p.grad for p in weights_of(self.optimizers))
@@ -248,19 +276,9 @@ class Iterations:
         if self.after_step:
             self.after_step()
 
-    def loss_of_all(self, parts):
-        """Return the loss whose mean over all processes is that of the mini-batch."""
-        means, counts = zip(*parts, strict=True)
-        counts = [0 if self.idle else count for count in counts]
-        weights = zip(counts, total(*counts), strict=True)
-        weights = [processes() * count / whole for count, whole in weights]
-        return sum(m * weight for m, weight in zip(means, weights, strict=True))
-
     def count(self, n, **values):
         """Take values, each the mean over `n` items, into the meters of their names."""
-        for name, value in values.items():
-            meter = self.meters.setdefault(name, AverageMeter())
-            meter.update(value, 0 if self.idle else n)
+        self.meters.count(0 if self.idle else n, **values)
 
     def print_line(self):
         """Print what the meters of this process say."""
@@ -269,11 +287,6 @@ class Iterations:
         line = f"epoch {self.epoch} [{self.number}/{len(self.loader)}]"
         tell("  ".join([line, *values]))
 
-    def sums(self):
-        """Return by name what a meter has summed up in all processes: sum and count."""
-        return {name: total(m.sum, m.count) for name, m in self.meters.items()}
-
     def means(self):
         """Return the mean of each meter by its name, times in seconds."""
-        meters = meters_of(self.sums()) | self.times
-        return {name: meter.avg for name, meter in meters.items()}
+        return self.meters.means() | {name: m.avg for name, m in self.times.items()}

@@ -43,28 +43,29 @@ recurrence: attention lstm decoder
 stickers:
 storybook: stickers
 caption_files:
-training:
-concepts: training
 bleu:
 beam_search:
-validation: training bleu beam_search
-self_critical: training bleu beam_search validation
-benchmark: encoder decoder recurrence training beam_search
 files:
 scenes: stickers storybook files
-photographs: files
-dataset: caption_files files photographs
-batches: encoder files scenes dataset
-configuration: encoder files
-maps: figures files photographs
-explorer: figures maps
-speed: encoder decoder training benchmark files scenes photographs dataset batches
+configuration: encoder caption_files files
 model: encoder decoder recurrence files configuration
-learner: training concepts model
-fit: training concepts validation self_critical files scenes dataset batches
-    configuration model learner
-captioner: beam_search files photographs configuration model
-grounding: bleu validation files scenes configuration model learner fit captioner
+scale: files
+training: scale
+concepts: scale training
+validation: bleu beam_search scale training
+self_critical: bleu beam_search scale training validation
+benchmark: encoder decoder recurrence beam_search training
+photographs: files scale
+dataset: caption_files files scale photographs
+batches: encoder files scenes scale dataset
+maps: figures files photographs
+explorer: figures configuration maps
+speed: encoder decoder files scenes training benchmark photographs dataset batches
+learner: model scale training concepts
+fit: bleu files scenes configuration model scale training concepts validation
+    self_critical dataset batches learner
+captioner: beam_search files configuration model photographs
+grounding: bleu files scenes configuration model validation learner fit captioner
 card: caption_files bleu files model captioner grounding
 ablation: files configuration fit captioner card
 """
@@ -216,7 +217,7 @@ def test_the_page_of_faults(project, capsys):
         "def helper():\n    pass\n"
     )
     (tests / "test_others.py").write_text("def test_a_sheep():\n    pass\n")
-    page = project.root / "chapters" / "faults.md"
+    page = project.chapter("index").with_name("faults.md")
     assert project.main("--check") == 1 and not page.exists()
     assert "chapters/faults.md is not what" in capsys.readouterr().out
     assert project.main() == 0 == project.main("--check")

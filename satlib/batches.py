@@ -23,8 +23,8 @@ from torchvision.transforms import v2
 from satlib.dataset import Files, create_input_files
 from satlib.encoder import build_encoder
 from satlib.files import (
-    ROOT,
     code_digest,
+    data_folder,
     digest,
     hold,
     make_room,
@@ -233,7 +233,7 @@ def _lay_out(path, key, encoder, pictures):
 # chapters/batches.md: Something to practise on
 def practice_set():
     """Return a small training set, cached cells of drawn scenes, and its word map."""
-    folder = ROOT.parent / "data" / "runs" / f"practice-{code_digest('batches')[:8]}"
+    folder = data_folder() / "runs" / f"practice-{code_digest('batches')[:8]}"
     scenes = write_scenes(folder / "scenes", 100)
     source = scenes / "captions.txt", scenes / "images"
     base = create_input_files("practice", *source, folder, min_freq=1, splits=scenes)

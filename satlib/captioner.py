@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-import satlib
 from satlib.beam_search import beam_search
 from satlib.configuration import check_choices, number
-from satlib.files import progress
+from satlib.files import SHIPPED_DATA, progress
 from satlib.model import choose_device, load_model, threads_for
 from satlib.photographs import load_photograph
 
-SHIPPED = Path(satlib.__file__).resolve().parent.parent / "data" / "captioner.pt"
+SHIPPED = SHIPPED_DATA / "captioner.pt"
 
 
 # chapters/captioner.md: What a caption brings along

@@ -10,7 +10,7 @@ from pathlib import Path
 from satlib.bleu import scores
 from satlib.caption_files import read_captions, read_splits
 from satlib.captioner import SHIPPED, load_captioner
-from satlib.files import keep_results
+from satlib.files import is_installed, keep_results
 from satlib.grounding import deletion, summary
 from satlib.model import load_checkpoint, save_checkpoint
 
@@ -149,6 +149,8 @@ def main(arguments=None):
     parser.add_argument("folder", nargs="?", default="data/flickr8k")
     parser.add_argument("--ship", metavar="CHECKPOINT", help="a run's best.pt")
     options = parser.parse_args(arguments)
+    if options.ship and is_installed():
+        parser.error("--ship is for the book's own folder, after pip install -e .")
     splits, path = read_flickr8k(options.folder), SHIPPED
     if options.ship:
         path = Path(options.ship).with_name("slim.pt")

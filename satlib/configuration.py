@@ -11,7 +11,7 @@ from typing import get_args, get_type_hints
 import timm
 
 from satlib.encoder import COLOURS, check_layers
-from satlib.files import ROOT, changes, code_digest, digest
+from satlib.files import ROOT, changes, code_digest, data_folder, digest
 
 SCENES = {"stage": 5, "image_size": 224, "alpha_c": 0.0}
 PHOTOGRAPHS = {"stage": 8, "image_size": 256, "alpha_c": 1.0}
@@ -177,7 +177,7 @@ def folders(config, inputs=None):
     data = {name: choices[name] for name in [*DATA_CHOICES, "inputs"]}
     code = code_digest("fit") if config.dataset == "scenes" else None
     of_data, of_run = (_tag(made_from, code) for made_from in (data, choices))
-    folder = ROOT.parent / "data" / "runs" / f"{config.dataset}-{of_data}"
+    folder = data_folder(ROOT) / "runs" / f"{config.dataset}-{of_data}"
     return folder, folder / of_run
 
 

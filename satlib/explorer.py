@@ -5,20 +5,115 @@
 import base64
 import html
 import io
+import json
 from collections.abc import Sequence
+from contextlib import contextmanager
 
 import ipywidgets
 from IPython.display import HTML, display
+from traitlets import Tuple
 
-from satlib.figures import COLOURS, jpeg
+from satlib.figures import COLOURS, jpeg, showable
 from satlib.maps import WordView, as_shown, attention_figure, save
 
 WRAP = {"flex_flow": "wrap"}
 
 
 # chapters/explorer.md: What needs Python
+CHOSEN = """(async (input) => {
+const side = 1024, piece = 600000, most = 1e8;
+const inbox = input.closest(".upload").querySelector("textarea");
+const files = [...input.files];
+input.value = "";  // so that the same file can be chosen again
+const taken = async () => {
+  while (inbox.value) await new Promise((next) => setTimeout(next, 50));
+};
+const post = async (message) => {
+  await taken();
+  inbox.value = JSON.stringify(message);
+  inbox.dispatchEvent(new Event("change", {bubbles: true}));
+  await taken();
+};
+const smaller = async (file) => {
+  const canvas = document.createElement("canvas");
+  const image = await createImageBitmap(file);
+  const scale = Math.min(1, side / Math.max(image.width, image.height));
+  canvas.width = Math.max(1, scale * image.width);
+  canvas.height = Math.max(1, scale * image.height);
+  const context = canvas.getContext("2d");
+  context.fillStyle = "white";  // behind what is transparent
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9));
+};
+const text = (blob) => new Promise((done, failed) => {
+  const reader = new FileReader();
+  reader.onload = () => done(reader.result.split(",")[1] ?? "");
+  reader.onerror = () => failed(reader.error);
+  reader.readAsDataURL(blob);
+});
+const send = async (file) => {
+  const {name, size} = file;
+  try {
+    const small = size > piece ? await smaller(file).catch(() => file) : file;
+    if (small.size > most) throw new Error(`${size} bytes are too many for a browser`);
+    for (let at = 0; at === 0 || at < small.size; at += piece) {
+      const content = await text(small.slice(at, at + piece));
+      await post({name, at, size: small.size, content});
+    }
+  } catch (error) {
+    await post({name, error: String(error)});
+  }
+};
+inbox.waiting = files.reduce(
+  (last, file) => last.then(() => send(file)), inbox.waiting ?? Promise.resolve());
+})(this)"""
+
+
+# chapters/explorer.md: What needs Python
+class Upload(ipywidgets.VBox):
+    """A button for photographs of one's own; `value` holds what was chosen last.
+
+    `value` is a tuple of dictionaries, with "name" and "content", or "error".
+    """
+
+    value = Tuple()
+
+    def __init__(self, description):
+        button = (
+            '<button type="button" class="jupyter-widgets jupyter-button widget-button '
+            'widget-upload" onclick="this.nextElementSibling.click()">'
+            f"{html.escape(description)}</button>"
+            '<input type="file" accept="image/*" multiple hidden '
+            f'onchange="{html.escape(CHOSEN)}">'
+        )
+        self.inbox = ipywidgets.Textarea(continuous_update=False)
+        self.inbox.layout.display, self.content = "none", b""
+        self.inbox.observe(self.receive, "value")
+        super().__init__([ipywidgets.HTML(button), self.inbox])
+        self.add_class("upload")
+
+    def receive(self, change):
+        """Take a piece of a file from the inbox; with the last one, set `value`."""
+        if not change.new:
+            return
+        try:
+            piece = json.loads(change.new)
+            if "error" in piece:
+                self.value = (piece,)
+                return
+            before = self.content if piece["at"] else b""
+            self.content = before + base64.b64decode(piece["content"])
+            if len(self.content) == piece["size"]:
+                self.value = ({"name": piece["name"], "content": self.content},)
+        finally:
+            self.inbox.value = ""  # the browser waits for this
+
+
+# chapters/explorer.md: What needs Python
 class Controls(ipywidgets.VBox):
-    """What can be changed while Python runs.
+    """What can be changed while Python runs, and what is told about it.
 
     Calls `draw()` where the look of the maps changes, `search()` where the beam size
     does, and `take(files)` with the files that are uploaded.
@@ -36,14 +131,17 @@ class Controls(ipywidgets.VBox):
             description="beam size",
             continuous_update=False,
         )
-        self.upload = ipywidgets.FileUpload(accept="image/*", description="your own")
-        self.message = ipywidgets.HTML()
+        self.upload = Upload("your own")
+        self.status, self.message = ipywidgets.HTML(), ipywidgets.HTML()
+        self.seen = ipywidgets.Button(description="seen", layout={"display": "none"})
+        self.seen.on_click(lambda button: self.forget())
         looks = [self.opacity, self.colours, self.smooth, self.one_scale]
         for control in looks:
             control.observe(lambda change: draw(), "value")
         self.beam_size.observe(lambda change: search(), "value")
         self.upload.observe(lambda change: take(change.new), "value")
-        super().__init__([*looks, self.beam_size, self.upload, self.message])
+        told = [self.status, self.message, self.seen]
+        super().__init__([*looks, self.beam_size, self.upload, *told])
         self.add_class("needs-python")
 
     def drawing(self):
@@ -51,16 +149,39 @@ class Controls(ipywidgets.VBox):
         names = ("opacity", "colours", "smooth", "one_scale")
         return {name: getattr(self, name).value for name in names}
 
-    def refuse(self, name):
-        """Say that a file is no photograph."""
-        self.message.value = f"{html.escape(name)} is no photograph that can be read"
+    def tell(self, text):
+        """Add a line to the message, which stays until it has been seen."""
+        self.message.value += f'<div role="alert">{html.escape(showable(text))}</div>'
+        self.seen.layout.display = None
+
+    @contextmanager
+    def saying(self, what):
+        """Say what is going on, while a `with` block runs."""
+        self.status.value = what
+        try:
+            yield
+        finally:
+            self.status.value = ""
+
+    @contextmanager
+    def telling(self, what):
+        """Tell of an error in a `with` block, instead of raising it."""
+        try:
+            yield
+        except Exception as error:
+            self.tell(f"{what}: {str(error) or type(error).__name__}")
+
+    def forget(self):
+        """Take the message away."""
+        self.message.value, self.seen.layout.display = "", "none"
 
 
 # chapters/explorer.md: Many pictures, several models
 class Explorer:
     """Captions of photographs to explore; it shows itself, `widget` is all of it.
 
-    `captioners` is one captioner or a list, `images` paths, PIL images or arrays.
+    `captioners` is one captioner or a list, `images` paths, PIL images or arrays, or
+    none.
     """
 
     def __init__(self, captioners, images, beam_size=5, side_by_side=False):
@@ -79,20 +200,22 @@ class Explorer:
 
     def captions(self, images):
         """Caption images by all captioners; return a tuple of `Caption`s for each."""
-        self.controls.message.value = f"captioning {len(images)} …"
         size = self.controls.beam_size.value
-        found = [c.caption(images, size) for c in self.captioners]
-        self.controls.message.value = ""
+        with self.controls.saying("captioning …"):
+            found = [c.caption(images, size) for c in self.captioners]
         return list(zip(*found, strict=True))
 
     def add(self, images):
         """Add photographs, as `images` of the class, and choose the first of them."""
-        for image, captions in zip(images, self.captions(images), strict=True):
-            views = [WordView(c, image, **self.controls.drawing()) for c in captions]
-            small = ipywidgets.Image(value=jpeg(as_shown(image, 72)), format="jpeg")
-            self.thumbnails.children += (small,)
-            self.stack.children += (ipywidgets.HBox(views, layout=WRAP),)
-            self.images, self.views = [*self.images, image], [*self.views, views]
+        rows, how = self.captions(images), self.controls.drawing()
+        pairs = list(zip(images, rows, strict=True))
+        views = [[WordView(c, image, **how) for c in row] for image, row in pairs]
+        thumbnails = tuple(thumbnail(image) for image in images)
+        if not views:
+            return
+        self.thumbnails.children += thumbnails
+        self.stack.children += tuple(ipywidgets.HBox(v, layout=WRAP) for v in views)
+        self.images, self.views = [*self.images, *images], [*self.views, *views]
         self.choice.options = [str(n) for n in range(1, len(self.images) + 1)]
         self.choice.index = len(self.images) - len(images)
         if isinstance(self.stack, ipywidgets.Stack):
@@ -100,9 +223,11 @@ class Explorer:
 
     def search(self):
         """Caption all photographs again, with the beam size as it is now."""
-        for views, captions in zip(self.views, self.captions(self.images), strict=True):
-            for view, caption in zip(views, captions, strict=True):
-                view.hear(caption)
+        with self.controls.telling("the captioner failed, the captions are as before"):
+            found = self.captions(self.images)
+            for views, captions in zip(self.views, found, strict=True):
+                for view, caption in zip(views, captions, strict=True):
+                    view.hear(caption)
 
     def draw(self):
         """Draw all maps as the controls say."""
@@ -110,21 +235,47 @@ class Explorer:
             view.draw(**self.controls.drawing())
 
     def take(self, files):
-        """Add uploaded files; say so where one is no photograph."""
+        """Add uploaded files; tell of each that cannot be added whose fault it is."""
         for file in files:
-            try:
-                self.add([as_shown(io.BytesIO(file["content"]), 1024)])
-            except ValueError:
-                self.controls.refuse(file["name"])
+            name, telling = file["name"], self.controls.telling
+            with telling(f"{name} is no photograph that can be read"):
+                picture = opened(**file)
+                with telling(f"{name} is in order, but the captioner failed"):
+                    self.add([picture])
+        self.controls.upload.value = ()
 
     def save(self, path):
-        """Keep the maps of the chosen picture as a file, as `maps.save` does."""
+        """Keep the maps of the chosen picture as a file, as `maps.save` does.
+
+        Raises ValueError where there is no picture yet.
+        """
+        if not self.images:
+            raise ValueError("there is no photograph yet whose maps could be kept")
         chosen = self.choice.index
         save(self.views[chosen][0].caption, self.images[chosen], path)
 
     def _ipython_display_(self):
-        plain = plain_figure(self.views[0][0].caption, self.images[0])
-        display(self.widget, HTML(plain))
+        display(self.widget)
+        if self.images:
+            display(HTML(plain_figure(self.views[0][0].caption, self.images[0])))
+
+
+# chapters/explorer.md: Many pictures, several models
+def thumbnail(image):
+    """Return a widget that shows an image small."""
+    return ipywidgets.Image(value=jpeg(as_shown(image, 72)), format="jpeg")
+
+
+def opened(name, content=b"", error="", **about):
+    """Return an uploaded file as a PIL image of 1024 pixels. Raises ValueError."""
+    if error or not content:
+        raise ValueError(error or "it is empty")
+    file = io.BytesIO(content)
+    try:
+        return as_shown(file, 1024)
+    except (ValueError, OSError) as reason:
+        said = str(reason.__cause__ or reason)
+        raise ValueError(said.replace(f" {file}", "")) from reason
 
 
 # chapters/explorer.md: Many pictures, several models
@@ -133,7 +284,7 @@ def plain_figure(caption, image):
     file = io.BytesIO()
     attention_figure(caption, image).savefig(file, format="jpeg", dpi=80)
     source = base64.b64encode(file.getvalue()).decode()
-    words = html.escape(str(caption))
+    words = html.escape(showable(str(caption)))
     return (
         f'<figure class="without-script" style="display: none"><img alt="{words}: the '
         f'picture, and for each word a map of where the model looked" '
@@ -148,7 +299,9 @@ def explore(
     """Caption photographs and return an `Explorer` of the maps.
 
     `captioners` is one, or a list to be compared; `images` holds paths, PIL images or
-    arrays. `side_by_side` shows all at once. Raises the errors
-    of `load_photograph`.
+    arrays, or nothing yet. `side_by_side` shows all at once. Raises the errors of
+    `load_photograph`, and ValueError without a captioner.
     """
+    if isinstance(captioners, Sequence) and not captioners:
+        raise ValueError("explore needs a captioner, or a list of them")
     return Explorer(captioners, images, beam_size, side_by_side)

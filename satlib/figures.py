@@ -3,10 +3,16 @@
 """The drawing parts of the book: heat maps over pictures, panels, a linked slider."""
 
 import io
+import re
+import unicodedata
+import warnings
+from functools import cache
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import font_manager
+from matplotlib.figure import Figure
 from PIL import Image
 
 COLOURS = ("inferno", "viridis", "cividis")  # maps that colour-blind readers can read
@@ -46,13 +52,88 @@ def as_picture(image):
     return image.convert("RGB")
 
 
+# chapters/figures.md: Words in any letters
+MARKS = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+NO_SIGNS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+
+
+def showable(text):
+    """Return a text in one line, without signs that figures and pages cannot show."""
+    line = " ".join(MARKS.sub("", text).split())
+    return NO_SIGNS.sub("\ufffd", line)
+
+
+def shortened(text, width):
+    """Return a text, cut to `width` letters of the Latin kind; wide ones count two."""
+    wide = [1 + (unicodedata.east_asian_width(sign) in "WF") for sign in text]
+    if sum(wide) <= width:
+        return text
+    return text[: int((np.cumsum(wide) < width).sum())] + "…"
+
+
+# chapters/figures.md: Words in any letters
+@cache
+def _fonts():
+    """List the fonts of this machine, those without serifs first."""
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in {*font_manager.findSystemFonts()} - known:  # newer than the list
+        try:
+            font_manager.fontManager.addfont(path)
+        except (OSError, RuntimeError):
+            continue  # a bitmap font, or a broken file
+    found = {font.name: font for font in font_manager.fontManager.ttflist}
+    names = [name for name in found if not name.startswith("Last Resort")]
+    names.sort(key=lambda name: ("Sans" not in name, "Mono" in name, name))
+    return [(name, found[name].fname) for name in names]
+
+
+@cache
+def _letters(path):
+    return frozenset(font_manager.get_font(path).get_charmap())
+
+
+# chapters/figures.md: Words in any letters
+@cache
+def _family(letter):
+    """Return the first family of fonts that has a letter; None where none has."""
+    usual = font_manager.findfont(font_manager.FontProperties())
+    if ord(letter) in _letters(usual) or letter.isspace():
+        return ""
+    for name, path in _fonts():
+        if ord(letter) in _letters(path):
+            return name
+    warnings.filterwarnings("ignore", f"Glyph {ord(letter)} ")
+    return None
+
+
+TOLD = set()  # scripts of which the reader knows that no font has them
+
+
+def families(text):
+    """Return the fonts to show a text with; warn, once, of scripts that none has."""
+    found, new = {letter: _family(letter) for letter in dict.fromkeys(text)}, {}
+    for letter in (letter for letter in found if found[letter] is None):
+        script = unicodedata.name(letter, "UNNAMED").split()[0]
+        if script not in TOLD:
+            new[letter] = script
+    if new:
+        TOLD.update(new.values())
+        warnings.warn(
+            f"no font here has {' '.join(new)} ({', '.join({*new.values()})}): figures "
+            "show boxes; install one that has, from the Noto fonts for example",
+            stacklevel=2,
+        )
+    return [*plt.rcParams["font.family"], *dict.fromkeys(filter(None, found.values()))]
+
+
 # chapters/figures.md: Panels
 def heat_map(image, alpha, ax=None, title="", opacity=0.6, scale=None):
     """Draw a picture and the map `alpha` over it into axes `ax`; return the axes."""
     ax = ax or plt.subplots(figsize=(3, 3), layout="constrained")[1]
     picture = as_picture(image)
     ax.imshow(picture if alpha is None else overlay(picture, alpha, opacity, scale))
-    ax.set_title(title, fontsize=9)
+    title = "\n".join(showable(line) for line in title.split("\n"))
+    ax.set_title(title, fontsize=9, family=families(title), parse_math=False)
     ax.axis("off")
     return ax
 
@@ -61,9 +142,12 @@ def heat_map(image, alpha, ax=None, title="", opacity=0.6, scale=None):
 def panels(images, titles=None, alphas=None, columns=6, width=1.8, scale=None):
     """Draw pictures in rows of `columns`, each `width` inches wide; return the figure.
 
-    `alphas`, if given, holds a map (rows, columns) or None for each picture.
+    `alphas`, if given, holds a map (rows, columns) or None for each picture. Raises
+    ValueError where there are no pictures.
     """
     images = list(images)
+    if not images:
+        raise ValueError("panels needs at least one picture")
     titles = titles or [""] * len(images)
     alphas = [None] * len(images) if alphas is None else alphas
     columns = min(columns, len(images))
@@ -94,7 +178,8 @@ class Stepper(ipywidgets.VBox):
     """
 
     def __init__(self, frames, labels, description="word", details=()):
-        frames, labels = list(frames), [str(label) for label in labels]
+        frames = list(frames)
+        labels = [shortened(showable(str(label)), 40) for label in labels]
         if not frames or len(frames) != len(labels):
             raise ValueError(f"{len(frames)} frames for {len(labels)} labels")
         self.buttons = ipywidgets.ToggleButtons(
@@ -144,8 +229,12 @@ def _widget(frame):
 # chapters/figures.md: Stepping through a stack of pictures
 def told_apart(labels):
     """Return the labels, with a space of no width for each time one came before."""
-    before = [labels[:n].count(label) for n, label in enumerate(labels)]
-    return [a + "\u200b" * count for a, count in zip(labels, before, strict=True)]
+    apart = {}
+    for label in labels:
+        while label in apart:
+            label += "\u200b"
+        apart[label] = True
+    return [*apart]
 
 
 def _numbered(labels):
@@ -159,3 +248,12 @@ def rendered(figure):
     figure.savefig(file, format="png", dpi=80)
     plt.close(figure)
     return Image.open(file).convert("RGB")
+
+
+def lettered(text, width, height=28):
+    """Return a text, in one line, as a PIL image of `width` × `height` pixels."""
+    figure = Figure(figsize=((width + 0.5) / 80, (height + 0.5) / 80))
+    text = shortened(showable(text), width // 9)
+    how = {"fontsize": 14, "va": "center", "parse_math": False}
+    figure.text(6 / width, 0.5, text, family=families(text), **how)
+    return rendered(figure)

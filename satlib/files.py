@@ -421,8 +421,22 @@ def code_digest(module):
     return digest([ast.dump(ast.parse(text)) for text in texts])
 
 
+# chapters/files.md: Where the files lie
+def is_installed(root=ROOT):
+    """Tell whether the library at `root` is a copy, with what ships inside it."""
+    return (root / "data").is_dir()
+
+
+def data_folder(root=ROOT):
+    """Return the folder where the library at `root` keeps what it makes."""
+    return (Path.cwd() if is_installed(root) else root.parent) / "data"
+
+
+SHIPPED_DATA = (ROOT if is_installed() else ROOT.parent) / "data"
+
+
 # chapters/files.md: Results that are kept
-RESULTS = ROOT.parent / "data" / "results"
+RESULTS = data_folder() / "results"
 
 
 def keep_results(name, command, seed, **found):
@@ -435,12 +449,17 @@ def keep_results(name, command, seed, **found):
 
 def read_results(name):
     """Return what data/results/NAME.json holds. Raises FileNotFoundError."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        path = SHIPPED_DATA / "results" / path.name
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 # chapters/files.md: Results that are kept
 def commit():
     """Return the commit of the code, "+" where it has changed since; None without."""
+    if is_installed(ROOT):
+        return None
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -2,6 +2,7 @@
 # chapters/grounding.md: Grounding: does it look at what it names?
 """Grading attention: does it look at what it names, and does the look matter?"""
 
+import argparse
 import json
 from dataclasses import dataclass, replace
 
@@ -312,4 +313,5 @@ def main():
 
 # chapters/grounding.md: What it takes
 if __name__ == "__main__":
+    argparse.ArgumentParser(COMMAND, description=main.__doc__).parse_args()
     main()

@@ -11,9 +11,9 @@ from pathlib import Path
 import ipywidgets
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from satlib.figures import Stepper, jpeg, overlay, panels
+from satlib.figures import Stepper, jpeg, lettered, overlay, panels, shortened, showable
 from satlib.files import replacing, tidy
 from satlib.photographs import open_photograph
 
@@ -39,7 +39,7 @@ def attention_figure(
     The number beside a word is its probability. Returns a matplotlib figure.
     """
     titles = [
-        f"{word} {exp(log_prob):.2f}"
+        f"{shortened(showable(word), 16)} {exp(log_prob):.2f}"
         for word, log_prob in zip(caption.words, caption.word_log_probs, strict=True)
     ]
     pictures = [as_shown(image)] * (1 + len(titles))
@@ -52,7 +52,8 @@ def seen_so_far(alphas):
 
     `alphas` (T, rows, columns) gives T shares from 0 to 1, the sums of maps growing.
     """
-    sums = np.cumsum(alphas.reshape(len(alphas), -1), axis=0)
+    steps, rows, columns = alphas.shape
+    sums = np.cumsum(alphas.reshape(steps, rows * columns), axis=0)
     held = np.cumsum(-np.sort(-sums, axis=1), axis=1) / sums.sum(1, keepdims=True)
     return ((held < 0.9).sum(1) + 1) / sums.shape[1]
 
@@ -68,12 +69,16 @@ def word_details(caption):
         strict=True,
     )
     return [
-        f"<b>{html.escape(word)}</b> {exp(log_prob):.0%}; rather than "
-        + ", ".join(f"{html.escape(other)} {p:.0%}" for other, p in rivals)
+        f"<b>{_word(word)}</b> {exp(log_prob):.0%}; rather than "
+        + ", ".join(f"{_word(other)} {p:.0%}" for other, p in rivals)
         + f"<br>gate open {gate:.0%}; nine tenths of the attention so far lie in "
         f"{seen:.0%} of the picture"
         for word, log_prob, rivals, gate, seen in rows
     ]
+
+
+def _word(word):
+    return f"<bdi>{html.escape(showable(word))}</bdi>"
 
 
 # chapters/maps.md: One picture, one caption
@@ -92,7 +97,7 @@ class WordView(ipywidgets.VBox):
     def hear(self, caption):
         """Take another caption of the same photograph, with its beams."""
         self.captions = [caption, *caption.beams]
-        options = [(str(c), number) for number, c in enumerate(self.captions)]
+        options = [(showable(str(c)), n) for n, c in enumerate(self.captions)]
         self.beams = ipywidgets.Dropdown(options=options, description="beams")
         self.beams.add_class("needs-python")
         self.beams.observe(lambda change: self.show(), "value")
@@ -107,7 +112,8 @@ class WordView(ipywidgets.VBox):
 
     def title(self):
         """Return the caption, and under a fold the other beams, as HTML."""
-        first, *rest = (html.escape(str(c)) for c in [self.caption, *self.captions])
+        lines = [showable(str(c)) for c in [self.caption, *self.captions]]
+        first, *rest = map(html.escape, lines)
         rest = "".join(f"<li>{line}</li>" for line in rest if line != first)
         fold = f"<details><summary>other beams</summary><ul>{rest}</ul></details>"
         return f"<b>{first}</b>{fold if rest else ''}"
@@ -115,7 +121,7 @@ class WordView(ipywidgets.VBox):
     def frames(self):
         """Return PIL images: the photograph, and for each word its map over it."""
         how, alphas = dict(self.drawing), self.caption.alphas
-        how["scale"] = alphas.max() if how.pop("one_scale", False) else None
+        how["scale"] = alphas.max(initial=0) if how.pop("one_scale", False) else None
         return [self.picture, *(overlay(self.picture, a, **how) for a in alphas)]
 
     def draw(self, **drawing):
@@ -128,22 +134,25 @@ class WordView(ipywidgets.VBox):
 def save(caption, image, path):
     """Keep the maps of a `Caption` as a file: .png, .svg, .pdf, .gif or .html.
 
-    Raises ValueError for another ending.
+    Raises ValueError for another ending, FileNotFoundError where its folder is not.
     """
-    path, kinds = Path(path), (".png", ".svg", ".pdf", ".gif", ".html")
-    if path.suffix not in kinds:
+    path, kinds = Path(path).expanduser(), (".png", ".svg", ".pdf", ".gif", ".html")
+    kind = path.suffix.lower()
+    if kind not in kinds:
         raise ValueError(f"{path}: the name must end with one of {', '.join(kinds)}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent.resolve()}")
     tidy(path.parent)
     with replacing(path) as partial:
-        if path.suffix == ".gif":
+        if kind == ".gif":
             first, *others = film(caption, image)
             how = {"append_images": others, "duration": 900, "loop": 0}
             first.save(partial, "GIF", save_all=True, **how)
-        elif path.suffix == ".html":
+        elif kind == ".html":
             partial.write_text(page(caption, image), encoding="utf-8")
         else:
             figure = attention_figure(caption, image)
-            figure.savefig(partial, format=path.suffix[1:], dpi=200)
+            figure.savefig(partial, format=kind[1:], dpi=200)
 
 
 # chapters/maps.md: To keep
@@ -153,8 +162,8 @@ def film(caption, image):
     frames = []
     for picture, word in zip(pictures, ["", *caption.words], strict=True):
         frame = Image.new("RGB", (picture.width, picture.height + 28), "white")
+        frame.paste(lettered(word, picture.width), (0, picture.height))
         frame.paste(picture)
-        ImageDraw.Draw(frame).text((6, picture.height + 4), word, "black", font_size=16)
         frames.append(frame)
     return frames
 
@@ -163,9 +172,11 @@ def film(caption, image):
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
 <style>body {{ font: 1.1em sans-serif; max-width: 30em; margin: auto; padding: 1em }}
-img, input {{ width: 100% }}</style><h1>{title}</h1><img id="picture" alt="">
+body {{ overflow-wrap: anywhere }}
+img, input {{ width: 100% }}</style><main dir="auto"><h1>{title}</h1>
+<img id="picture" alt="">
 <input id="word" type="range" min="0" value="0" aria-label="word">
-<p id="details"></p><script>
+<p id="details" dir="ltr"></p></main><script>
 const {{frames, labels, details}} = {data}, word = document.getElementById("word");
 function show() {{
   const picture = document.getElementById("picture"), n = word.value;
@@ -184,7 +195,7 @@ def page(caption, image):
     """Return an HTML page with a slider over the words, which needs nothing else."""
     pictures = WordView(caption, image).frames()
     frames = [base64.b64encode(jpeg(picture)).decode() for picture in pictures]
-    data = {"frames": frames, "labels": ["the picture", *caption.words]}
+    data = {"frames": frames, "labels": ["the picture", *map(showable, caption.words)]}
     data["details"] = ["", *word_details(caption)]
-    safe = json.dumps(data).replace("</", "<\\/")
-    return PAGE.format(title=html.escape(str(caption)), data=safe)
+    safe = json.dumps(data).replace("<", "\\u003c")
+    return PAGE.format(title=html.escape(showable(str(caption))), data=safe)

@@ -11,54 +11,105 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from textwrap import fill
 
-import jupytext
+import yaml
 from markdown_it import MarkdownIt
 
 import satlib
 
 ROOT = Path(satlib.__file__).resolve().parent.parent
 HEADER = "# Written by `python -m satlib.tangle` from chapters/{}.md: edit that.\n"
-EXPORT = re.compile(r"# satlib/(\w+)\.py\n")
-FENCE = re.compile(r"^```\{code-cell\}", re.MULTILINE)
+MYST = {"extension": ".md", "format_name": "myst"}
+MARKDOWN = MarkdownIt().disable("inline", True)  # the blocks are enough
 
 
 class TangleError(Exception):
     """A chapter that cannot be written as a module."""
 
 
+def parts(chapter):
+    """Return whether a chapter's header names the format, the header, and the text.
+
+    Raises TangleError where it is no UTF-8, or the header no YAML.
+    """
+    try:
+        text = chapter.read_text(encoding="utf-8")
+        head = re.match(r"---\n(.*?\n)---\n", text, re.DOTALL)
+        said = yaml.safe_load(head[1]) if head else None
+    except (ValueError, yaml.YAMLError) as error:
+        raise TangleError(f"{chapter}: {error}") from error
+    for name in ("jupytext", "text_representation"):
+        said = said.get(name) if isinstance(said, dict) else None
+    named = isinstance(said, dict) and MYST.items() <= said.items()
+    start = head.end() if head else 0
+    return named, text[:start], text[start:]
+
+
 # chapters/tangle.md: Reading a chapter
+OPTIONS = re.compile(r"(?::[\w-]+:.*\n)*\n?")
+
+
+def code_of(fence, lines, where):
+    """Return the code in a fence, a token of markdown, without the cell's options.
+
+    `lines` are those of the text. Raises TangleError, with `where` it stands.
+    """
+    code = fence.content[OPTIONS.match(fence.content).end() :]
+    last = lines[fence.map[1] - 1].strip()
+    if not last.startswith(fence.markup) or {*last} != {fence.markup[0]}:
+        raise TangleError(f"{where}: the cell does not end, with {fence.markup}")
+    if code.lstrip().startswith((":", "---")):
+        raise TangleError(f"{where}: options go first in a cell, as :name: value")
+    if len(fence.content.splitlines()) != fence.content.count("\n"):
+        raise TangleError(f"{where}: a form feed or such; write it as an escape")
+    return code.removesuffix("\n")
+
+
+# chapters/tangle.md: Reading a chapter
+FENCE = re.compile(r"^[^\w`~]*(?:`{3,}|~{3,}) *\{code-cell\}", re.MULTILINE)
+
+
 def headed_cells(chapter):
     """List the code cells of the path `chapter`, each as (heading above it, source).
 
-    Raises TangleError if jupytext would read the chapter as markdown because its
-    header does not name the format.
+    Raises TangleError where a notebook would be read otherwise.
     """
-    cells, heading = [], ""
-    for cell in jupytext.read(chapter, fmt="md:markdown").cells:  # or MyST: its header
-        if cell.cell_type == "code":
-            cells.append((heading, cell.source))
-        else:
-            for opening, content in pairwise(MarkdownIt().parse(cell.source)):
-                if opening.type == "heading_open":
-                    heading = content.content
-    fences = len(FENCE.findall(chapter.read_text(encoding="utf-8")))
+    (named, head, text), cells, heading = parts(chapter), [], ""
+    lines, above = text.split("\n"), head.count("\n") + 1
+    for token, content in pairwise([*MARKDOWN.parse(text), None]):
+        if token.type == "heading_open" and token.level == 0:
+            heading = " ".join(content.content.split())
+        cell = token.type == "fence" and token.info.startswith("{code-cell}")
+        if cell and named and token.level == 0:
+            where = f"{chapter}, line {token.map[0] + above}"
+            cells.append((heading, code_of(token, lines, where)))
+    fences = len(FENCE.findall(text))
     if len(cells) != fences:
         raise TangleError(
-            f"{chapter}: jupytext finds {len(cells)} of {fences} code cells; under "
-            "text_representation put 'extension: .md' and 'format_name: myst'"
+            f"{chapter}: a notebook has {len(cells)} of {fences} code cells; no cell "
+            "lies in another directive or a list, and the header needs, under "
+            "text_representation, 'extension: .md' and 'format_name: myst'"
         )
     return cells
 
 
 # chapters/tangle.md: Reading a chapter
+EXPORT = re.compile(r"# satlib/(\w+)\.py\n")
+ALMOST = re.compile(r"^\s*#+ *satlib *[/\\.] *\w+[ .]*(?:py)?\s*$", re.MULTILINE | re.I)
+
+
 def exported_cells(chapter):
     """List what the path `chapter` gives its module: cells, their origin above them.
 
-    Raises TangleError if a cell names another module.
+    Raises TangleError if a cell names another module, or almost this one.
     """
     exported = []
     for heading, cell in headed_cells(chapter):
         if not (match := EXPORT.match(cell + "\n")):
+            if almost := ALMOST.search(cell):
+                raise TangleError(
+                    f"{chapter}: {almost[0].strip()!r}: a cell of the module begins "
+                    f"with the line '# satlib/{chapter.stem}.py'"
+                )
             continue
         if match[1] != chapter.stem:
             raise TangleError(
@@ -163,14 +214,36 @@ def _summary(node):
 
 
 # chapters/tangle.md: Writing the modules
+def module_of(chapter):
+    """Return the source of the module of the path `chapter`; "" where it has none.
+
+    Raises TangleError where that is no Python.
+    """
+    if not (cells := exported_cells(chapter)):
+        return ""
+    source = HEADER.format(chapter.stem) + "\n\n\n".join(cells) + "\n"
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        raise TangleError(f"{chapter}: its module is no Python: {error}") from error
+    return source
+
+
+# chapters/tangle.md: Writing the modules
 def tangle(root=ROOT):
-    """Map the path of all that the chapters under `root` write to its text."""
-    modules = {}
-    for chapter in sorted((root / "chapters").glob("*.md")):
-        cells = exported_cells(chapter)
-        if cells:
-            path = root / "satlib" / f"{chapter.stem}.py"
-            modules[path] = HEADER.format(chapter.stem) + "\n\n\n".join(cells) + "\n"
+    """Map the path of all that the chapters under `root` write to its text.
+
+    Raises TangleError where there are none.
+    """
+    modules, chapters = {}, sorted((root / "chapters").glob("*.md"))
+    if not chapters:
+        raise TangleError(
+            f"{root / 'chapters'}: no chapters there; the book is made in its own "
+            "folder, after: pip install -e ."
+        )
+    for chapter in chapters:
+        if source := module_of(chapter):
+            modules[root / "satlib" / f"{chapter.stem}.py"] = source
     pages = {root / "chapters" / "names.md": page_of_names(modules)}
     tests = sorted((root / "tests").glob("test_faults_*.py"))
     if tests:

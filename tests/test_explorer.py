@@ -36,9 +36,11 @@ def test_details_name_probability_rivals_and_gate():
         True,
     )
     assert word_details(caption) == [
-        "<b>a</b> 80%; rather than the 12%, one 5%<br>gate open 31%; "
+        "<b><bdi>a</bdi></b> 80%; rather than <bdi>the</bdi> 12%, <bdi>one</bdi> 5%"
+        "<br>gate open 31%; "
         "nine tenths of the attention so far lie in 10% of the picture",
-        "<b>cat</b> 60%; rather than dog 25%, ball 7%<br>gate open 72%; "
+        "<b><bdi>cat</bdi></b> 60%; rather than <bdi>dog</bdi> 25%, <bdi>ball</bdi> 7%"
+        "<br>gate open 72%; "
         "nine tenths of the attention so far lie in 80% of the picture",
     ]
 

@@ -1,8 +1,9 @@
 """A chapter or a test that cannot be written as it should."""
 
 import pytest
+from test_fuzz_chapters import BROKEN, HEADS
 
-from satlib.tangle import TangleError, exported_cells, page_of_faults
+from satlib.tangle import TangleError, exported_cells, module_of, page_of_faults, tangle
 
 HEADER = """\
 ---
@@ -38,8 +39,37 @@ def test_a_header_without_a_format(chapter):
     chapter.write_text(
         HEADER.replace("    format_name: myst\n", "") + CELL.format("eyes")
     )
-    with pytest.raises(TangleError, match="eyes.md: jupytext finds 0 of 1 code cells"):
+    with pytest.raises(TangleError, match="eyes.md: a notebook has 0 of 1 code cells"):
         exported_cells(chapter)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_slip(chapter, broken):
+    """A fence that never ends, a cell in a list, a mark with a slip, …: refused."""
+    chapter.write_text(broken(HEADS[0], "# Eyes"), encoding="utf-8")
+    with pytest.raises(TangleError, match="eyes.md"):
+        module_of(chapter)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", "é".encode("latin-1"), b"\x80"])
+def test_another_encoding(chapter, content):
+    """A chapter that is not in UTF-8: refused, by its name."""
+    chapter.write_bytes(content)
+    with pytest.raises(TangleError, match="eyes.md.*utf-8"):
+        module_of(chapter)
+
+
+def test_a_heading_of_two_lines(chapter):
+    """A heading of two lines above a cell: the comment with it has one."""
+    text = HEADER + "\nOne\ntwo\n---\n" + CELL.format("eyes")
+    chapter.write_text(text)
+    assert exported_cells(chapter) == ["# chapters/eyes.md: One two\nA = 1"]
+
+
+def test_no_chapters(chapter):
+    """No chapter in the folder: refused, and no module is taken for an orphan."""
+    with pytest.raises(TangleError, match="no chapters there"):
+        tangle(chapter.parent)
 
 
 @pytest.mark.parametrize("docstring", ["", '"""A wolf."""', '"""A wolf; it eats."""'])

@@ -216,7 +216,7 @@ def test_the_page_of_faults(project, capsys):
         "def helper():\n    pass\n"
     )
     (tests / "test_others.py").write_text("def test_a_sheep():\n    pass\n")
-    page = project.root / "chapters" / "faults.md"
+    page = project.chapter("index").with_name("faults.md")
     assert project.main("--check") == 1 and not page.exists()
     assert "chapters/faults.md is not what" in capsys.readouterr().out
     assert project.main() == 0 == project.main("--check")

@@ -7,6 +7,8 @@ captions that people wrote; `hypotheses` holds, for each picture, the one to sco
 """
 
 from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
 from math import exp, prod
 
 from pycocoevalcap.cider.cider import Cider
@@ -34,8 +36,34 @@ def clipped_counts(captions, words, n):
 
 
 # chapters/bleu.md: Precision over the whole corpus
-def check_pairs(references, hypotheses):
-    """Raise ValueError or TypeError unless each hypothesis is words with references."""
+def plain_words(image, caption):
+    """Return a caption, of any kind of sequence, as a list of words or token ids.
+
+    Raises TypeError, with the number of the image, where it is none.
+    """
+    if isinstance(caption, (str, bytes)):
+        raise TypeError(f"image {image}: a caption is a string; split it into words")
+    words = caption.tolist() if hasattr(caption, "tolist") else caption
+    if isinstance(words, (dict, set, frozenset)) or not isinstance(words, Iterable):
+        raise TypeError(f"image {image}: a caption is {words!r:.60}, no list of words")
+    words = [word.tolist() if hasattr(word, "tolist") else word for word in words]
+    for word in words:
+        if isinstance(word, bool) or not isinstance(word, (str, int, float)):
+            problem = f"a word is {word!r:.60}, neither a text nor a number"
+            raise TypeError(f"image {image}: {problem}")
+    return words
+
+
+# chapters/bleu.md: Precision over the whole corpus
+def plain_pairs(references, hypotheses):
+    """Return references and hypotheses as lists of lists of words or token ids.
+
+    Raises ValueError or TypeError unless each hypothesis is words with references.
+    """
+    for given in (references, hypotheses):
+        if isinstance(given, (dict, set)) or not isinstance(given, Iterable):
+            raise TypeError("references and hypotheses must be lists, in one order")
+    references, hypotheses = list(references), list(hypotheses)
     if len(references) != len(hypotheses):
         raise ValueError(
             f"{len(references)} lists of references for {len(hypotheses)} hypotheses; "
@@ -43,11 +71,19 @@ def check_pairs(references, hypotheses):
         )
     if len(hypotheses) == 0:
         raise ValueError("no hypotheses: there is nothing to score")
-    for i, (captions, words) in enumerate(zip(references, hypotheses, strict=True)):
-        if any(isinstance(caption, str) for caption in (captions, *captions, words)):
-            raise TypeError(f"image {i}: a caption is a string; split it into words")
-        if not any(captions):
+    kinds = set()
+    for i, captions in enumerate(references):
+        if isinstance(captions, str) or not isinstance(captions, Iterable):
+            raise TypeError(f"image {i}: a caption is a string, or no list of captions")
+        references[i] = [plain_words(i, caption) for caption in captions]
+        hypotheses[i] = plain_words(i, hypotheses[i])
+        if not any(references[i]):
             raise ValueError(f"image {i} (the first is 0) has no reference captions")
+        kinds |= {isinstance(w, str) for c in references[i] for w in c}
+        kinds |= {isinstance(word, str) for word in hypotheses[i]}
+    if len(kinds) > 1:
+        raise TypeError("some captions hold words and some token ids: give one kind")
+    return references, hypotheses
 
 
 # chapters/bleu.md: Precision over the whole corpus
@@ -81,11 +117,12 @@ def corpus_bleu(references, hypotheses, max_n=4):
     """Return [BLEU-1, …, BLEU-`max_n`] of a corpus, each 0 to 1.
 
     `references` is a list per hypothesis of captions, a caption a list of words (or of
-    token ids). Unsmoothed: exactly 0 where a precision is 0 (Papineni et al. 2002).
-    Raises ValueError if the numbers of both differ, if there are none, or if an image
-    has no reference; TypeError if a caption is a string.
+    token ids; an array or tensor, too). Unsmoothed: exactly 0 where a precision is 0
+    (Papineni et al. 2002). Raises ValueError if the numbers of both differ, if there
+    are none, or if an image has no reference; TypeError if a caption is a string, or
+    no sequence of words.
     """
-    check_pairs(references, hypotheses)
+    references, hypotheses = plain_pairs(references, hypotheses)
     closest = map(closest_length, references, hypotheses)
     penalty = brevity_penalty(sum(closest), sum(map(len, hypotheses)))
     p = precisions(references, hypotheses, max_n)
@@ -97,12 +134,20 @@ def scores(references, hypotheses):
     """Score a corpus; return a dict of BLEU-1 to BLEU-4, CIDEr-D and ROUGE-L.
 
     BLEU and ROUGE-L (Lin 2004) lie in 0 to 1, CIDEr-D (Vedantam et al. 2015) in 0 to
-    10. Words are strings without spaces. Raises the errors of `corpus_bleu`.
+    10. Raises the errors of `corpus_bleu`, and ValueError for a word with a space.
     """
+    references, hypotheses = plain_pairs(references, hypotheses)
+    for word in chain.from_iterable(chain(hypotheses, *references)):
+        if len(str(word).split()) != 1:
+            raise ValueError(f"the word {word!r} must be one, without spaces: split it")
     bleu = corpus_bleu(references, hypotheses)
     result = {f"BLEU-{n}": score for n, score in enumerate(bleu, start=1)}
-    people = {i: [" ".join(c) for c in cs if c] for i, cs in enumerate(references)}
-    model = {i: [" ".join(words)] for i, words in enumerate(hypotheses)}
+    people = {i: [_joined(c) for c in cs if c] for i, cs in enumerate(references)}
+    model = {i: [_joined(words)] for i, words in enumerate(hypotheses)}
     result["CIDEr-D"] = float(Cider().compute_score(people, model)[0])
     result["ROUGE-L"] = float(Rouge().compute_score(people, model)[0])
     return result
+
+
+def _joined(words):
+    return " ".join(map(str, words))

@@ -2,8 +2,11 @@
 # chapters/captioner.md: Captioner: a photograph in, a caption out
 """Caption photographs with a trained model: `load_captioner`, `Captioner`."""
 
-from collections.abc import Sequence
+import os
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from math import exp
 from pathlib import Path
 
@@ -12,10 +15,17 @@ import torch
 from PIL import Image
 
 from satlib.beam_search import beam_search
-from satlib.configuration import check_choices, number
+from satlib.configuration import check_choices, check_known, checked, number
 from satlib.files import SHIPPED_DATA, progress
 from satlib.model import choose_device, load_model, threads_for
-from satlib.photographs import load_photograph
+from satlib.photographs import (
+    FORMATS,
+    check_photograph,
+    endings,
+    file_of,
+    load_photograph,
+    shown,
+)
 
 SHIPPED = SHIPPED_DATA / "captioner.pt"
 
@@ -60,69 +70,135 @@ def caption_from(hypotheses, words):
 
 
 # chapters/captioner.md: Captioning a list of photographs
+def as_list(images, on_error="raise"):
+    """Return photographs as a list, when each is known to be one, and to be there.
+
+    With `on_error="skip"` a path may lead nowhere. Raises TypeError for a single
+    photograph and for what is none, FileNotFoundError or ValueError for a path.
+    """
+    single = isinstance(images, (str, bytes, os.PathLike)) or hasattr(images, "convert")
+    if single or hasattr(images, "read") or getattr(images, "ndim", 1) in (0, 2, 3):
+        raise TypeError("caption takes a list of photographs: [photograph]")
+    if not isinstance(images, Iterable):
+        raise TypeError(f"caption takes a list of photographs, not {images!r}")
+    images = list(images)
+    for i, image in enumerate(images):
+        check_photograph(image, f"images[{i}]")
+        if on_error == "raise" and isinstance(image, (str, os.PathLike)):
+            file_of(image)
+    return images
+
+
+# chapters/captioner.md: Captioning a list of photographs
 class Captioner:
     """A trained model that captions photographs, on the fastest device there is.
 
     `image_size` is the side, in pixels, of the squares that the encoder takes;
-    `length_power` that of beam search.
+    `length_power` and `max_length`, in words, those of beam search.
     """
 
-    def __init__(self, encoder, decoder, word_map, image_size, length_power=0.7):
+    def __init__(
+        self, encoder, decoder, word_map, image_size, length_power=0.7, max_length=50
+    ):
         self.device = choose_device()
         self.encoder = encoder.to(self.device).eval()
         self.decoder = decoder.to(self.device).eval()
         self.word_map, self.image_size = word_map, image_size
-        self.length_power = length_power
+        self.length_power, self.max_length = length_power, max_length
+
+    def _cells(self, squares):
+        return self.encoder(torch.from_numpy(np.stack(squares)).to(self.device))
 
     @torch.inference_mode()
     def look(self, images):
         """Return the cells (B, C, D) of photographs."""
-        pictures = [load_photograph(image, self.image_size) for image in images]
-        return self.encoder(torch.from_numpy(np.stack(pictures)).to(self.device))
+        return self._cells([load_photograph(i, self.image_size) for i in images])
+
+    def _squares(self, images, on_error, problems):
+        for i, image in enumerate(images):
+            try:
+                square = load_photograph(image, self.image_size)
+            except (OSError, ValueError) as error:
+                if on_error == "raise":
+                    raise ValueError(f"images[{i}]: {error}") from error
+                print(f"left out: {error}")
+                problems.append(error)
+            else:
+                yield i, square
 
     @torch.inference_mode()
     def caption(
         self,
-        images: Sequence[str | Path | Image.Image | np.ndarray],
+        images: Iterable[str | Path | Image.Image | np.ndarray],
         beam_size: int = 5,
         batch_size: int = 16,
+        on_error: str = "raise",
     ) -> list[Caption]:
         """Caption a list of photographs; return a list of `Caption`.
 
-        `images` holds paths, PIL images, or arrays (H, W, 3). Raises the errors of
-        `load_photograph`, and TypeError for a single photograph outside a list.
+        `images` holds paths, PIL images, or arrays (H, W, 3). Raises ValueError for a
+        photograph that is broken; with `on_error="skip"` it is named, its caption is
+        None, and the error comes only where no photograph can be read. Before any work,
+        raises the errors of `as_list`, and ValueError for a wrong value of the others.
         """
-        single = isinstance(images, (str, Path)) or hasattr(images, "convert")
-        if single or getattr(images, "ndim", 4) < 4:
-            raise TypeError("caption takes a list of photographs: [photograph]")
+        beam_size = checked("beam_size", beam_size, int, 1, 1000)
+        batch_size = checked("batch_size", batch_size, int, 1)
+        check_known("on_error", on_error, ["raise", "skip"])
+        images = as_list(images, on_error)
         words = {number: word for word, number in self.word_map.items()}
-        captions, starts = [], range(0, len(images), batch_size)
-        for start in progress(starts, len(starts), "captions"):
-            cells = self.look(images[start : start + batch_size])
-            what = self.decoder, cells, self.word_map, beam_size
+        captions, problems = [None] * len(images), []
+        squares = self._squares(images, on_error, problems)
+        squares = progress(squares, len(images), "captions")
+        while batch := list(islice(squares, batch_size)):
+            places, pictures = zip(*batch, strict=True)
+            what = self.decoder, self._cells(pictures), self.word_map, beam_size
+            most, power = self.max_length, self.length_power
             with threads_for(self.decoder):
-                found = beam_search(*what, length_power=self.length_power)
-            captions += [caption_from(hypotheses, words) for hypotheses in found]
+                found = beam_search(*what, most, length_power=power)
+            for i, hypotheses in zip(places, found, strict=True):
+                captions[i] = caption_from(hypotheses, words)
+        if images and len(problems) == len(images):
+            why = f"none of {len(images)} photographs can be read"
+            raise ValueError(f"{why}, first {problems[0]}")
         return captions
 
 
 # chapters/captioner.md: Captioning a list of photographs
-ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"]
+def kind_of(path, known):
+    """Say what there is at a path: "photograph" where its ending is a `known` one."""
+    if path.name.startswith("."):
+        return "hidden"
+    if path.is_dir():
+        return "folder"
+    if not path.is_file():
+        return "link to nowhere, pipe or device"
+    ending = path.suffix.lower()
+    return "photograph" if ending in known else ending or "without an ending"
 
 
+# chapters/captioner.md: Captioning a list of photographs
 def find_photographs(path):
     """List a photograph, or those of a folder in the order of their names, as Paths.
 
-    Raises FileNotFoundError, or ValueError for a folder without any.
+    What else is in the folder is counted and named. Raises FileNotFoundError, or
+    ValueError for an address, a pipe, or a folder without any photograph.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no photograph or folder there")
-    if path.is_file():
-        return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
+    path = Path(os.path.expanduser(checked("path", path, str)))
+    if not os.path.isdir(path):
+        return [Path(file_of(path))]
+    known, kinds = endings(), defaultdict(list)
+    for file in sorted(path.iterdir()):
+        kinds[kind_of(file, known)].append(file)
+    found, told = kinds.pop("photograph", []), []
+    for kind, others in kinds.items():
+        names = ", ".join(shown(other.name) for other in others[:5])
+        told.append(f"{kind} × {len(others)} ({names}{', …' * (len(others) > 5)})")
     if not found:
-        raise ValueError(f"{path}: no photograph in this folder ({' '.join(ENDINGS)})")
+        holds = ", ".join(told) or "nothing"
+        problem = f"no photograph ({', '.join(FORMATS)}) in this folder; it holds"
+        raise ValueError(f"{shown(path)}: {problem} {holds}")
+    if told:
+        print("passed over:", ", ".join(told))
     return found
 
 
@@ -146,12 +222,14 @@ def load_captioner(path: str | Path | None = None) -> Captioner:
 
     Raises FileNotFoundError, or ValueError where the file is no checkpoint of satlib.
     """
-    path = Path(path or SHIPPED)
-    if not path.exists():
+    path = checked("path", path, str | None)
+    path = SHIPPED if path is None else Path(os.path.expanduser(path))
+    if not (os.path.isfile(path) or os.path.isdir(path)):
         raise FileNotFoundError(
             f"{path}: no captioner there; chapters/train.ipynb trains one and prints "
             "the path of its checkpoint, for load_captioner(path)"
         )
     model = load_model(path)
-    size, power = model.config.image_size, model.config.length_power
-    return Captioner(model.encoder, model.decoder, model.word_map, size, power)
+    config = model.config
+    how = config.image_size, config.length_power, config.max_length - 2
+    return Captioner(model.encoder, model.decoder, model.word_map, *how)

@@ -49,8 +49,9 @@ def slim(checkpoint):
 def read_flickr8k(folder):
     """Return for each split its photographs' paths, and all captions of each as words.
 
-    Raises FileNotFoundError where the captions are missing, ValueError where the list
-    of the training or the validation split is, or a listed photograph has no caption.
+    Raises FileNotFoundError where the captions are missing, or photographs of the
+    training or the validation split; ValueError where the list of one of these is, or a
+    listed photograph has no caption.
     """
     folder = Path(folder)
     captions = read_captions(folder / "Flickr8k.token.txt").captions
@@ -60,6 +61,10 @@ def read_flickr8k(folder):
             raise ValueError(f"{folder}: no list of the {split} split ({split}.txt)")
         if missing := [name for name in names if name not in captions]:
             raise ValueError(f"{folder}: {split} lists {missing[0]}, without captions")
+    listed = [folder / "Images" / name for name in splits["train"] + splits["val"]]
+    if missing := [path for path in listed if not path.is_file()]:
+        problem = f"{len(missing)} of {len(listed)} photographs are missing"
+        raise FileNotFoundError(f"{folder}: {problem}, first {missing[0].name}")
     return {
         split: ([folder / "Images" / n for n in names], [captions[n] for n in names])
         for split, names in splits.items()

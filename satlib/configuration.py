@@ -3,46 +3,86 @@
 """A training run's choices and folders."""
 
 import difflib
+import os
+import re
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 from types import ModuleType
 from typing import get_args, get_type_hints
 
 import timm
 
+from satlib.caption_files import TOKENS
 from satlib.encoder import COLOURS, check_layers
-from satlib.files import ROOT, changes, code_digest, data_folder, digest
+from satlib.files import (
+    ROOT,
+    changes,
+    check_name,
+    code_digest,
+    data_folder,
+    digest,
+)
 
 SCENES = {"stage": 5, "image_size": 224, "alpha_c": 0.0}
 PHOTOGRAPHS = {"stage": 8, "image_size": 256, "alpha_c": 1.0}
 
 
 # chapters/configuration.md: The configuration
-def number(default, least, most=float("inf")):
+def number(default, least, most=10**9):
     """Return a field for a number from `least` to `most`."""
     return field(default=default, metadata={"least": least, "most": most})
 
 
+# chapters/configuration.md: The configuration
 KINDS = {bool: "True or False", str: "text", int: "a whole number", float: "a number"}
+TYPES = {bool: bool, str: (str, os.PathLike), int: Integral, float: Real}
+WRITTEN = {
+    int: re.compile(r"[+-]?[0-9]{1,300}"),
+    float: re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"),
+}
 
 
-def check_kind(name, value, kind):
-    """Raise a ValueError unless a value is of a kind: a type, or a type or None."""
-    kinds = get_args(kind) or (kind,)
-    fits = isinstance(value, (*kinds, int) if float in kinds else kinds)
-    if not fits or (isinstance(value, bool) and bool not in kinds):
-        raise ValueError(f"{name} must be {KINDS[kinds[0]]}, not {value!r}")
+def checked(name, value, kind, least=None, most=10**9):
+    """Return a value as what it must be: of a type, or of a type or None, in limits.
+
+    A number, or None, may be written as text, and a text be a path. Raises ValueError.
+    """
+    kind, *optional = get_args(kind) or (kind,)
+    text = value if isinstance(value, str) else ""
+    if optional and (value is None or text.lower() in ("none", "null")):
+        return None
+    if kind in WRITTEN and WRITTEN[kind].fullmatch(text):
+        value = kind(text)
+    if not isinstance(value, TYPES[kind]) or isinstance(value, bool) != (kind is bool):
+        hint = "; put it in quotes, or give it to papermill with -r, not -p"
+        hint = hint * (kind is str and isinstance(value, (int, float)))
+        raise ValueError(f"{name} must be {KINDS[kind]}, not {value!r}{hint}")
+    if least is not None and not least <= value <= most:
+        raise ValueError(f"{name}={value}: must lie between {least} and {most}")
+    value = os.fspath(value) if kind is str else kind(value)
+    if kind is str and (not value or "\0" in value):
+        raise ValueError(f"{name}={value!r}: is empty, or holds a zero byte")
+    return value
+
+
+# chapters/configuration.md: The configuration
+def check_known(name, value, known):
+    """Raise a ValueError unless a value is one of those that are known."""
+    if value not in known:
+        close = difflib.get_close_matches(str(value), known) or known[:5]
+        raise ValueError(f"{name}={value!r} is not known: is it {' or '.join(close)}?")
 
 
 def check_choices(choices):
-    """Raise a ValueError for a field that is not as annotated, or beyond its limits."""
-    kinds = get_type_hints(type(choices))
-    for choice in fields(choices):
-        name, value = choice.name, getattr(choices, choice.name)
-        check_kind(name, value, kinds[name])
-        least, most = (choice.metadata.get(key) for key in ("least", "most"))
-        if None not in (value, least) and not least <= value <= most:
-            raise ValueError(f"{name}={value}: must lie between {least} and {most}")
+    """Put each field into the form of its annotation, as `checked`.
+
+    Raises ValueError for a field that is not as annotated, or beyond its limits.
+    """
+    for name, kind in get_type_hints(type(choices)).items():
+        limits = choices.__dataclass_fields__[name].metadata
+        value = checked(name, getattr(choices, name), kind, **limits)
+        object.__setattr__(choices, name, value)
 
 
 # chapters/configuration.md: The configuration
@@ -53,6 +93,9 @@ def usual(dataset, encoder):
 
 
 # chapters/configuration.md: The configuration
+PATHS = ["captions", "images", "splits", "output"]
+
+
 @dataclass(frozen=True)
 class Config:
     """The choices of a training run. Raises ValueError where one cannot be right.
@@ -71,20 +114,23 @@ class Config:
     max_images: int | None = number(None, 1)  # in each split
     on_error: str = "raise"  # or "skip": leave out photographs that are broken
     min_freq: int = number(5, 0)  # a word stays if it occurs more often
+    caps_per_img: int = number(5, 1, 1000)  # rows of an image; further captions wait
+    max_length: int = number(52, 3, 1000)  # places in a row, <start> and <end> too
+    tokens: str = "words"  # or "characters", for scripts without spaces
     encoder: str = "efficientnet_lite0"
     stage: int | None = number(None, 1, 8)  # of the encoder; 8 is the last grid
     output_stride: int = number(32, 16, 32)  # pixels from cell to cell: 16 or 32
     fine_tune: bool = False  # train the encoder's later blocks as well
     image_size: int | None = number(None, 32, 2048)  # pixels
     augment: bool = False  # mirror images by chance while the encoder learns
-    attention_dim: int = number(128, 1)
-    embed_dim: int = number(128, 1)
-    decoder_dim: int = number(256, 1)
+    attention_dim: int = number(128, 1, 65_536)
+    embed_dim: int = number(128, 1, 65_536)
+    decoder_dim: int = number(256, 1, 65_536)
     dropout: float = number(0.5, 0, 0.99)
     concept_epochs: int = number(0, 0)  # before the words, of the encoder
     epochs: int = number(6, 1)  # at most, on words
     self_critical_epochs: int = number(0, 0)  # after these, on CIDEr-D
-    batch_size: int = number(8, 1)  # images, each with all its captions
+    batch_size: int = number(8, 1, 65_536)  # images, each with all its captions
     decoder_lr: float = number(1.5e-3, 1e-9, 10)
     encoder_lr: float = number(1e-4, 1e-9, 10)
     self_critical_lr: float = number(1e-4, 1e-9, 10)
@@ -100,36 +146,59 @@ class Config:
     output: str | None = None  # folder of the run; by default one under data/runs
 
     def __post_init__(self):
+        check_choices(self)
         for name, value in usual(self.dataset, self.encoder).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        check_choices(self)
+        for name in PATHS:
+            if path := getattr(self, name):
+                object.__setattr__(self, name, os.path.expanduser(path))
         _check_data(self)
+        _check_output(self.output)
         _check_encoder(self)
 
 
 # chapters/configuration.md: The configuration
 def _check_data(config):
+    check_name(config.dataset)
     given = [name for name in ("captions", "images") if getattr(config, name)]
     if config.dataset == "scenes" and (given or config.splits):
         raise ValueError("dataset='scenes' is drawn: name yours with another dataset=…")
     if config.dataset != "scenes" and len(given) < 2:
         raise ValueError(f"dataset={config.dataset!r} needs captions=… and images=…")
-    if config.on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={config.on_error!r}: must be 'raise' or 'skip'")
-    for name in ("captions", "images", "splits"):
-        path = getattr(config, name)
-        if path and not Path(path).exists():
-            raise ValueError(f"{name}={path!r}: there is no {Path(path).resolve()}")
+    check_known("on_error", config.on_error, ["raise", "skip"])
+    check_known("tokens", config.tokens, TOKENS)
+    check_there("captions", config.captions, ["file"])
+    check_there("images", config.images, ["folder"])
+    check_there("splits", config.splits, ["file", "folder"])
 
 
 def _check_encoder(config):
-    if config.encoder not in COLOURS and not timm.is_model(config.encoder):
-        raise ValueError(
-            f"encoder={config.encoder!r} is not known: take efficientnet_lite0, "
-            "efficientnet_b4, or a name from timm.list_models()"
-        )
+    known = {*COLOURS, *timm.list_models(), *timm.list_pretrained()}
+    check_known("encoder", config.encoder, sorted(known))
     check_layers(config.encoder, config.stage, config.output_stride)
+
+
+# chapters/configuration.md: The configuration
+def check_there(name, path, kinds):
+    """Raise a ValueError where a path is given that leads to no "file" or "folder"."""
+    there = {"file": os.path.isfile, "folder": os.path.isdir}
+    if path and not any(there[kind](path) for kind in kinds):
+        where = os.path.abspath(path)
+        raise ValueError(f"{name}={path!r}: there is no {' or '.join(kinds)} {where}")
+
+
+def _check_output(output):
+    if output is None:
+        return
+    path = Path(os.path.abspath(output))
+    if path == path.parent or max(len(os.fsencode(part)) for part in path.parts) > 255:
+        raise ValueError(f"output={output!r}: name a folder of its own, and briefly")
+    found = next(p for p in (path, *path.parents) if os.path.lexists(p))
+    if not os.path.isdir(found):
+        raise ValueError(f"output={output!r}: {found} is no folder")
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise ValueError(f"output={output!r}: nothing may be written in {found}")
 
 
 # chapters/configuration.md: The configuration
@@ -149,7 +218,7 @@ def config_from(namespace, kind=Config, besides=None):
             close = difflib.get_close_matches(name, known, n=1) or known
             raise ValueError(f"no parameter {name!r}; is it one of {', '.join(close)}?")
         if name in besides:
-            check_kind(name, value, besides[name])
+            checked(name, value, besides[name])
         else:
             chosen[name] = value
     return kind(**chosen)
@@ -157,7 +226,8 @@ def config_from(namespace, kind=Config, besides=None):
 
 # chapters/configuration.md: Where a run lives
 DATA_CHOICES = ["dataset", "scenes", "max_images", "on_error", "min_freq", "encoder"]
-DATA_CHOICES += ["stage", "output_stride", "image_size", "seed"]
+DATA_CHOICES += ["stage", "output_stride", "image_size", "seed", "caps_per_img"]
+DATA_CHOICES += ["max_length", "tokens"]
 FREE_CHOICES = ["epochs", "self_critical_epochs", "stop_after", "beam_size"]
 FREE_CHOICES += ["length_power", "workers", "output"]
 PLACES = ["captions", "images", "splits"]  # they count by what lies there

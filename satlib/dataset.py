@@ -3,19 +3,31 @@
 """Captions and photographs in, the files that training reads out."""
 
 import json
+import os
 import warnings
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
 import h5py
 import numpy as np
+from PIL import Image
 
-from satlib.caption_files import SPLITS, Captions, read_captions, read_splits
+from satlib.caption_files import (
+    SPLITS,
+    TOKENS,
+    Captions,
+    file_name,
+    match_names,
+    read_captions,
+    read_splits,
+)
 from satlib.files import (
     changes,
+    check_name,
     digest,
     file_digest,
     file_digests,
@@ -38,25 +50,52 @@ def count_words(captions, names):
 
 
 # chapters/dataset.md: Training, validation, test
+def _photographs_in(lists, known):
+    parts = {}
+    for split, names in lists.items():
+        found = match_names(names, known)
+        parts[split] = [found[name] for name in names if name in found]
+        if lost := [name for name in names if name not in found]:
+            problem = f"{len(lost):,} of {len(names):,} names in the list for {split}"
+            first = ", ".join(map(repr, lost[:3]))
+            problem = f"{problem} have no caption that fits, first {first}"
+            warnings.warn(problem, stacklevel=3)
+        _tell_taken(f"the list for {split}", "the captions", found)
+    return read_splits(parts)
+
+
+def _tell_taken(names, place, found):
+    other = [f"{a!r} is taken for {b!r}" for a, b in found.items() if a != file_name(b)]
+    if other:
+        many, first = f"{len(other):,} of the names", ", ".join(other[:3])
+        print(f"{many} in {names} are not in {place} as written: {first}")
+
+
+# chapters/dataset.md: Training, validation, test
 def split_images(names, random, splits=None):
     """Divide file names into {"train": […], "val": […], "test": […]}.
 
     By official lists `splits` if given (as `read_splits` takes them), else in the order
-    of `random.permutation`, cut at 80 and 90 percent. Warns of an empty split. Raises
-    ValueError if all are empty.
+    of `random.permutation`, cut at 80 and 90 percent. Warns of an empty split, and of
+    names in the lists that are not in `names`. Raises ValueError if all are empty.
     """
     n = len(names)
     if splits:
-        known, lists = set(names), read_splits(splits)
-        rule = f"divided by lists of {sum(map(len, lists.values()))} names"
-        parts = {s: [name for name in lists[s] if name in known] for s in SPLITS}
+        lists = read_splits(splits)
+        sizes = [len(lists[split]) for split in SPLITS]
+        first = next(chain(*lists.values()), None)
+        rule = f"divided by lists of {sum(sizes)} names, {sizes}, such as {first!r}"
+        parts = _photographs_in(lists, names)
+        if (rest := n - sum(map(len, parts.values()))) > 0:
+            print(f"{rest:,} photographs with captions are in no list")
     else:
         order = [names[i] for i in random.permutation(n)]
         a, b = int(0.8 * n), int(0.9 * n)
         rule = f"cut at int(0.8 * {n}) = {a} and int(0.9 * {n}) = {b}"
         parts = {"train": order[:a], "val": order[a:b], "test": order[b:]}
     if not any(parts.values()):
-        raise ValueError(f"no image left: {n} images with captions, {rule}")
+        begin = f"no image left: {n} images with captions, such as {names[:1]}"
+        raise ValueError(f"{begin}, {rule}")
     for split in SPLITS:
         if not parts[split]:
             warnings.warn(f"no image for {split}: {n} images {rule}", stacklevel=2)
@@ -71,14 +110,38 @@ def build_word_map(counts, min_freq):
     return {token: number for number, token in enumerate(tokens)}
 
 
+# chapters/dataset.md: The word map
+def _word_map(source, parts, settings):
+    splits = SPLITS if settings.vocabulary == "all" else ("train",)
+    counts = count_words(source.captions, sum([parts[s] for s in splits], []))
+    ((word, most),) = counts.most_common(1) or [("", 0)]
+    if counts and most <= settings.min_freq:
+        raise ValueError(
+            f"min_freq={settings.min_freq}: no word occurs more often in the captions "
+            f"that are counted; the most frequent, {word!r}, occurs {most} times, so "
+            f"choose min_freq={most - 1} or less"
+        )
+    return build_word_map(counts, settings.min_freq)
+
+
 # chapters/dataset.md: A caption becomes a row
 def captions_that_fit(captions, max_length):
-    """Return only the captions that fit into a row, and the images that have one."""
+    """Return only the captions that fit into a row, and the images that have one.
+
+    Raises ValueError where none fits.
+    """
     fitting = {
         name: [words for words in own if len(words) + 2 <= max_length]
         for name, own in captions.items()
     }
-    return {name: own for name, own in fitting.items() if own}
+    fitting = {name: own for name, own in fitting.items() if own}
+    if captions and not fitting:
+        words = min(len(words) for own in captions.values() for words in own)
+        raise ValueError(
+            f"max_length={max_length}: all captions are too long; the shortest has "
+            f"{words} words, so choose max_length={words + 2} or more"
+        )
+    return fitting
 
 
 # chapters/dataset.md: A caption becomes a row
@@ -171,16 +234,40 @@ class Settings:
     image_size: int = 256
     on_error: str = "raise"
     max_images: int | None = None
+    tokens: str = "words"
 
     def __post_init__(self):
         least = {"caps_per_img": 1, "min_freq": 0, "max_length": 3, "image_size": 1}
+        least |= {"seed": 0} | ({} if self.max_images is None else {"max_images": 1})
         for name, low in least.items():
-            if (value := getattr(self, name)) < low:
-                raise ValueError(f"{name}={value} must be {low} or more")
+            value = getattr(self, name)
+            if type(value) is not int or value < low:
+                problem = f"{name}={value!r} must be {low} or more, a whole number"
+                raise ValueError(problem)
         known = {"vocabulary": "train all", "on_error": "raise skip"}
+        known["tokens"] = " ".join(TOKENS)
         for name, values in known.items():
-            if (value := getattr(self, name)) not in values.split():
+            if (value := getattr(self, name)) not in values.split(" "):
                 raise ValueError(f"{name}={value!r} must be one of: {values}")
+
+
+# chapters/dataset.md: Names in the captions, names in the folder
+def _named_as_files(source, folder):
+    missing = [n for n in source.captions if not os.path.isfile(Path(folder, n))]
+    if not missing:
+        return source
+    paths, known = Path(folder).glob("**/*"), Image.registered_extensions()
+    near = (path.relative_to(folder) for path in islice(paths, 1_000_000))
+    files = [path.as_posix() for path in near if path.suffix.lower() in known]
+    found = match_names(missing, files)
+    _tell_taken("the captions", folder, found)
+    captions, splits = {}, source.splits
+    for name, own in source.captions.items():
+        name = found.get(name, name)
+        captions[name] = captions.get(name, []) + own
+    if splits:
+        splits = {s: [found.get(n, n) for n in names] for s, names in splits.items()}
+    return Captions(captions, splits, source.empty)
 
 
 # chapters/dataset.md: First the plan, then the work
@@ -201,17 +288,23 @@ class Plan:
 def plan_files(dataset, captions, images, splits, settings):
     """Return the `Plan` of data files; nothing is written.
 
-    The arguments and the errors raised are those of `create_input_files`.
+    The arguments are those of `create_input_files`. Raises its errors.
     """
+    check_name(dataset)
     base = f"{dataset}_{settings.caps_per_img}_cap_per_img"
     base += f"_{settings.min_freq}_min_word_freq"
-    source = captions if isinstance(captions, Captions) else read_captions(captions)
+    if not isinstance(captions, Captions):
+        captions = read_captions(captions, settings.tokens)
+    source = _named_as_files(captions, images)
     fitting = captions_that_fit(source.captions, settings.max_length)
     random = np.random.RandomState(settings.seed)
     parts = split_images([*fitting], random, splits or source.splits)
     parts = {split: names[: settings.max_images] for split, names in parts.items()}
+    _word_map(source, parts, settings)  # is a word frequent enough?
     names, images = sum(parts.values(), []), Path(images)
-    file_sizes(images, names, settings.on_error == "skip")  # are they there?
+    sizes = file_sizes(images, names, settings.on_error == "skip")
+    if not any(sizes):
+        raise FileNotFoundError(f"{images}: has none of the {len(names)} photographs")
     pictures = file_digests([images / name for name in names])
     inputs = {"captions": digest(source.captions), "images": digest([parts, pictures])}
     manifest = asdict(settings) | inputs
@@ -221,9 +314,7 @@ def plan_files(dataset, captions, images, splits, settings):
 # chapters/dataset.md: First the plan, then the work
 def _write_words(files, plan, parts):
     settings, source = plan.settings, plan.source
-    splits = SPLITS if settings.vocabulary == "all" else ("train",)
-    counts = count_words(source.captions, sum([parts[s] for s in splits], []))
-    word_map, length = build_word_map(counts, settings.min_freq), settings.max_length
+    word_map, length = _word_map(source, parts, settings), settings.max_length
     for split, names in parts.items():
         chosen = []
         for name in names:
@@ -291,6 +382,7 @@ def create_input_files(
     image_size: int = 256,
     on_error: Literal["raise", "skip"] = "raise",
     max_images: int | None = None,
+    tokens: Literal["words", "characters"] = "words",
 ) -> str:
     """Write the data files to `output`, unless they are there; return their base name.
 
@@ -306,11 +398,13 @@ def create_input_files(
     image_size:   width and height of the squares
     on_error:     "raise" what is wrong with a photograph, or "skip" the photograph
     max_images:   at most so many in each split
+    tokens:       "words", or "characters" for scripts without spaces
 
     Raises ValueError where a setting cannot be right, the caption file or the lists
-    cannot be read, no image is left, or a photograph is broken; FileNotFoundError
-    where a file or photograph is missing; OSError where the disk is too small, or
-    another run is at work there. Warns of an empty split.
+    cannot be read, no caption fits, no word is frequent enough, no image is left, or a
+    photograph is broken; FileNotFoundError where a file or photograph is missing;
+    OSError where the disk is too small, or another run is at work there. Warns of an
+    empty split, and of names in the lists without captions.
     """
     settings = Settings(
         caps_per_img,
@@ -321,6 +415,7 @@ def create_input_files(
         image_size,
         on_error,
         max_images,
+        tokens,
     )
     plan = plan_files(dataset, captions, images, splits, settings)
     return write_files(plan, output).base

@@ -13,6 +13,7 @@ import ipywidgets
 from IPython.display import HTML, display
 from traitlets import Tuple
 
+from satlib.configuration import checked
 from satlib.figures import COLOURS, jpeg, showable
 from satlib.maps import WordView, as_shown, attention_figure, save
 
@@ -187,6 +188,7 @@ class Explorer:
     def __init__(self, captioners, images, beam_size=5, side_by_side=False):
         self.captioners = [captioners] if hasattr(captioners, "caption") else captioners
         self.images, self.views = [], []
+        beam_size = checked("beam_size", beam_size, int, 1, 1000)
         self.controls = Controls(beam_size, self.draw, self.search, self.take)
         self.thumbnails = ipywidgets.HBox(layout=WRAP)
         self.choice = ipywidgets.ToggleButtons(style={"button_width": "72px"})
@@ -300,7 +302,7 @@ def explore(
 
     `captioners` is one, or a list to be compared; `images` holds paths, PIL images or
     arrays, or nothing yet. `side_by_side` shows all at once. Raises the errors of
-    `load_photograph`, and ValueError without a captioner.
+    `load_photograph`, and ValueError without a captioner, or for a wrong `beam_size`.
     """
     if isinstance(captioners, Sequence) and not captioners:
         raise ValueError("explore needs a captioner, or a list of them")

@@ -421,6 +421,22 @@ def code_digest(module):
     return digest([ast.dump(ast.parse(text)) for text in texts])
 
 
+# chapters/files.md: A name for a file
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def check_name(name):
+    """Raise a ValueError unless a name can begin that of a file on every system."""
+    text = name if isinstance(name, str) else ""
+    marks = set(text) & set('/\\:*?"<>|')
+    bare = text.isprintable() and text == text.strip(" .") != ""
+    if marks or not bare or RESERVED.fullmatch(text) or len(text.encode()) > 100:
+        raise ValueError(
+            f"{name!r} can't begin a file's name on every system: write at most 100 "
+            'bytes, none of / \\ : * ? " < > |, and no space or dot at the ends'
+        )
+
+
 # chapters/files.md: Where the files lie
 def is_installed(root=ROOT):
     """Tell whether the library at `root` is a copy, with what ships inside it."""

@@ -11,10 +11,20 @@ from math import inf
 from pathlib import Path
 
 from satlib.batches import CaptionDataset, augmentation, batches, cache_features
+from satlib.bleu import scores
 from satlib.concepts import ConceptLesson
 from satlib.configuration import Config, check_same_run, folders
 from satlib.dataset import Settings, plan_files, write_files
-from satlib.files import check_free, hold, tidy, write_text
+from satlib.files import (
+    changes,
+    check_free,
+    digest,
+    hold,
+    read_if_there,
+    tidy,
+    write_json,
+    write_text,
+)
 from satlib.learner import Learner, check_kept
 from satlib.model import (
     load_checkpoint,
@@ -40,11 +50,14 @@ def plan_data(config):
         splits = write_scenes(folders(config)[0] / "scenes", config.scenes)
         captions, images = splits / "captions.txt", splits / "images"
     settings = Settings(
+        caps_per_img=config.caps_per_img,
         min_freq=config.min_freq,
+        max_length=config.max_length,
         seed=config.seed,
         image_size=config.image_size,
         on_error=config.on_error,
         max_images=config.max_images,
+        tokens=config.tokens,
     )
     plan = plan_files(config.dataset, captions, images, splits, settings)
     for split in "train", "val":
@@ -324,3 +337,27 @@ def _train(config, plan, files, checkpoint, folder):
         run_epoch(learner, files, references, folder)
         _save(learner, plan.manifest, folder)
     return Run(config, folder, learner.history)
+
+
+# chapters/fit.md: The test, once
+def score_test(run, captioner):
+    """Return what `test.json` in a run's folder says of its best checkpoint.
+
+    If it says nothing yet, the `captioner` of that checkpoint captions the photographs
+    of the test split, and the file is written: the `epoch`, the number of `images`, the
+    `beam_size`, and the `scores` against all references. Raises ValueError where the
+    split is empty.
+    """
+    path, config, best = run.folder / "test.json", run.config, load_checkpoint(run.best)
+    asked = {"epoch": best["epoch"], "beam_size": config.beam_size}
+    asked["trained"] = digest(best["history"])
+    kept = read_if_there(path)
+    if not changes(kept, asked):
+        return kept
+    photographs, references = split_photographs(config, "TEST")
+    if not photographs:
+        raise ValueError("the TEST split is empty: give more photographs, or its list")
+    captions = captioner.caption(photographs, config.beam_size)
+    found = scores(references, [caption.words for caption in captions])
+    write_json(path, asked | {"images": len(photographs), "scores": found})
+    return read_if_there(path)

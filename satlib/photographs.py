@@ -4,6 +4,7 @@
 
 import hashlib
 import os
+import re
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -12,73 +13,190 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from satlib.files import progress, replacing
 
 MAX_PIXELS = 100_000_000
-ORIENTATION = ExifTags.Base.Orientation
+ORIENTATION, SAMPLE_FORMAT = ExifTags.Base.Orientation, 339
+
+
+# chapters/photographs.md: Squash, do not crop
+TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
+TURNS |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
+
+
+def _turned(image):
+    try:
+        note = image.getexif().get(ORIENTATION)
+    except Exception:  # which one depends on the bytes
+        note = None
+    if note not in TURNS:
+        return image
+    turned = image.transpose(Image.Transpose[TURNS[note]])
+    turned.info = {k: v for k, v in image.info.items() if k == "transparency"}
+    return turned
 
 
 # chapters/photographs.md: Squash, do not crop
 def _upright(image):
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = _picture(np.asarray(image).clip(0, 65535).astype(np.uint16))
-    elif image.mode == "F":
-        image = _picture(np.asarray(image))
+    if 0 in image.size:
+        raise ValueError("it has no pixel")
+    image.load()
+    image = _turned(image)
+    if image.mode[0] in "IF":  # 16 or 32 bits
+        image = _picture(*_deep(image))
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    if image.mode != "RGB":
-        return image.convert("RGB")
-    image.load()  # before its file is closed
-    return image
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 # chapters/photographs.md: Squash, do not crop
-def _picture(values):
-    top = {"u2": 65535, "b1": 1}.get(values.dtype.str[1:], 255)
-    if values.dtype.kind == "f" and values.max(initial=0) <= 1:
-        top = 1
-    colours = values.ndim > 1 and values.shape[2:] in ((), (3,), (4,)) and values.size
-    if not (colours and values.min() >= 0 and values.max() <= top):
+def _deep(image):
+    values = np.asarray(image)
+    if getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT) == (1,) and image.mode == "I":
+        values = values.view(np.uint32)
+    most = values.max().item()
+    whites = (1, 255, 65535) if image.mode == "F" else (65535,)
+    return values, next((white for white in whites if most // 1 <= white), most)
+
+
+# chapters/photographs.md: Squash, do not crop
+def _picture(values, white=None):
+    colours = values.ndim > 1 and values.shape[2:] in ((), (3,), (4,))
+    if not (colours and values.size and values.dtype.kind in "buif"):
         raise ValueError(
-            f"an array of {values.dtype} {values.shape}: expected (H, W), (H, W, 3) or "
-            "(H, W, 4) with values from 0 to 255, of 16 bits, or from 0.0 to 1.0"
+            "expected numbers of shape (H, W), (H, W, 3) or (H, W, 4); where colours "
+            "come first, transpose(1, 2, 0) puts them last"
         )
-    return Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8))
+    least, most = values.min().item(), values.max().item()
+    if white is None:
+        usual = 1 if values.dtype.kind == "f" and most < 2 else 255
+        white = {"u2": 65535, "b1": 1}.get(values.dtype.str[1:], usual)
+    if not (least >= 0 and most // 1 <= white):
+        raise ValueError(
+            f"values from {least} to {most}: expected bytes from 0 to 255, numbers of "
+            "16 bits, or fractions from 0.0 to 1.0"
+        )
+    values = np.minimum(values * (255 / white), 255)
+    return Image.fromarray(np.rint(values).astype(np.uint8))
 
 
-# chapters/photographs.md: Squash, do not crop
+# chapters/photographs.md: Which files are opened
+FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM"]
+FORMATS += ["JPEG2000", "AVIF", "HEIF"]
+
+
+def endings():
+    """Return the endings of the formats that are read, in lower case, with the dot."""
+    known = Image.registered_extensions()
+    return [ending for ending, of in known.items() if of in FORMATS]
+
+
+# chapters/photographs.md: Which files are opened
+SIGNS = {
+    b"<html": "a web page",
+    b"<svg": "a drawing (SVG)",
+    b"%pdf-": "a PDF",
+    b"%!ps": "a PostScript file",
+    b"pk\x03\x04": "a ZIP archive: unpack it",
+    b"version https://git-lfs": "a pointer of Git LFS: fetch it with git lfs pull",
+    b"ftyphei": "a HEIC picture: save it as JPEG",
+    b"ftypmif1": "a HEIF picture: save it as JPEG",
+    b"ftypavif": "an AVIF picture, which this Pillow does not read",
+    b"ftyp": "a film, or a picture of a camera's own format: save it as JPEG",
+}
+
+
+def _what_is(start):
+    if not start:
+        return "it is empty"
+    found = [what for sign, what in SIGNS.items() if sign in start.lower()]
+    found.append(f"damaged, or of no kind that is read: {', '.join(FORMATS)}")
+    return f"it is {found[0]}"
+
+
+# chapters/photographs.md: Which files are opened
+def shown(photograph):
+    """Return the name of a photograph, or what stands for it, in one line of text."""
+    if isinstance(photograph, np.ndarray):
+        return f"an array of {photograph.dtype} {photograph.shape}"
+    name = str(getattr(photograph, "filename", "") or photograph)[:1000]
+    return name if name and name.isprintable() else repr(name)
+
+
+# chapters/photographs.md: Which files are opened
+def file_of(path):
+    """Return the path of a file, `~` written out.
+
+    Raises FileNotFoundError, or ValueError for a folder, a pipe, or an address.
+    """
+    found = os.path.expanduser(path)
+    if re.match(r"\w\w+:/", str(path)) and not os.path.exists(found):
+        raise ValueError(f"{shown(path)} is an address: download it and name a file")
+    if not os.path.exists(found):
+        raise FileNotFoundError(f"{shown(path)}: there is no such file")
+    if not os.path.isfile(found):
+        raise ValueError(f"{shown(path)} is no file but a folder, a pipe or a device")
+    return found
+
+
+# chapters/photographs.md: Which files are opened
+def _read(file, size):
+    Image.init()  # so that `OPEN` has all formats that this Pillow knows
+    try:
+        image = Image.open(file, formats=[f for f in FORMATS if f in Image.OPEN])
+    except UnidentifiedImageError:
+        file.seek(0)
+        raise ValueError(_what_is(file.read(1024))) from None
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.size} is over {MAX_PIXELS:,} pixels")
+    image.draft(None, (2 * size, 2 * size))
+    return _upright(image)
+
+
+# chapters/photographs.md: Which files are opened
+def check_photograph(photograph, name="a photograph"):
+    """Raise TypeError for what is no path, open file, PIL image or array."""
+    kinds = str, os.PathLike, Image.Image, np.ndarray
+    if not (isinstance(photograph, kinds) or hasattr(photograph, "read")):
+        raise TypeError(
+            f"{name} must be a path, an open file, a PIL image or a NumPy array, not "
+            f"{type(photograph).__name__}"
+        )
+
+
 def open_photograph(photograph, size):
     """Return a photograph as an upright PIL image in RGB, to be shrunk to `size`.
 
-    `photograph` is a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of
-    bytes, 16-bit numbers, or floats up to 1. Every colour mode becomes RGB, what is
-    transparent white, and the camera's orientation is applied. A large JPEG comes
-    smaller, but no side below 2 · `size`. Raises ValueError with the name of a file
-    that is broken or has over MAX_PIXELS, or FileNotFoundError.
+    `photograph` is a path, an open file, a PIL image, or an array (H, W), (H, W, 3) or
+    (H, W, 4) of bytes, 16-bit numbers, or floats up to 1. Every colour mode becomes
+    RGB, what is transparent white, and the camera's orientation is applied. A large
+    JPEG comes smaller, but no side below 2 · `size`. Raises ValueError with the name of
+    a file that is broken, of another format, or has over MAX_PIXELS; FileNotFoundError;
+    TypeError for what is no photograph at all.
     """
-    if isinstance(photograph, np.ndarray):
-        photograph = _picture(photograph)
-    if isinstance(photograph, Image.Image):
-        return _upright(photograph)
+    check_photograph(photograph)
+    if isinstance(photograph, (str, os.PathLike)):
+        photograph = file_of(photograph)
     try:
-        with Image.open(photograph) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.size} is over {MAX_PIXELS:,} pixels")
-            image.draft(None, (2 * size, 2 * size))
-            return _upright(image)
-    except FileNotFoundError:
-        raise
+        if hasattr(photograph, "read"):
+            return _read(photograph, size)
+        if isinstance(photograph, Image.Image):
+            return _upright(photograph)
+        if isinstance(photograph, np.ndarray):
+            return _upright(_picture(photograph))
+        with open(photograph, "rb") as file:
+            return _read(file, size)
     except Exception as error:
-        raise ValueError(f"{photograph}: not a usable photograph: {error}") from error
+        why = getattr(error, "strerror", None) or str(error) or repr(error)
+        problem = f"{shown(photograph)}: not a usable photograph: {why}"
+        raise ValueError(problem) from error
 
 
-# chapters/photographs.md: Squash, do not crop
+# chapters/photographs.md: Which files are opened
 def load_photograph(photograph, size=256):
     """Return a photograph as uint8 RGB (3, size, size), squashed to the square.
 
@@ -125,8 +243,8 @@ def file_sizes(folder, names, skip=False):
 
     Raises FileNotFoundError, without `skip`, where files are missing.
     """
-    paths = [Path(folder, name) for name in names]
-    sizes = [path.stat().st_size if path.is_file() else None for path in paths]
+    paths = [os.path.join(folder, name) for name in names]
+    sizes = [os.path.getsize(p) if os.path.isfile(p) else None for p in paths]
     missing = [name for name, size in zip(names, sizes, strict=True) if size is None]
     if missing and not skip:
         raise FileNotFoundError(

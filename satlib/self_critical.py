@@ -115,7 +115,8 @@ def train_on_reward(iterations, encoder, decoder, reward, word_map, count=5):
     for images, true, _ in iterations:
         with mixed_precision(iterations.device):
             cells = encode(encoder, images)
-            rows, lengths = draw_captions(decoder, cells, word_map, count)
+            most = true.shape[1] - 2  # words in a row
+            rows, lengths = draw_captions(decoder, cells, word_map, count, most)
             decoded = decoder(cells, rows, lengths)
         rewards = reward(*(r.unflatten(0, (len(images), -1)) for r in (true, rows)))
         iterations.learn(reward_loss(decoded, advantages(rewards), word_map))

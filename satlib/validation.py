@@ -61,7 +61,7 @@ def validate(loader, encoder, decoder, word_map, references):
         top5.update(accuracy(decoded.scores, decoded.targets), len(decoded.targets))
         forced += teacher_forced_words(decoded)
         true += rows_of_same_image(captions, len(images), silent)
-        greedy = greedy_search(decoder, cells, word_map)
+        greedy = greedy_search(decoder, cells, word_map, captions.shape[1] - 2)
         written += [[words[i] for i in ids] for ids in greedy]
     return {
         "loss": loss.avg,

@@ -1,5 +1,6 @@
 """Every choice of a configuration does what it says, and nothing else."""
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import dataloader
 
+from satlib import validation
 from satlib.captioner import load_captioner
 from satlib.configuration import Config
 from satlib.fit import fit
@@ -129,6 +131,36 @@ def test_how_frequent_a_word_must_be(trained):
     words = load_checkpoint(trained(min_freq=6, epochs=1).best)["word_map"]
     assert not {"red", "green", "blue"} & set(words) and "here" in words
     assert "blue" in load_checkpoint(trained().best)["word_map"]
+
+
+def test_how_many_rows_of_an_image_and_how_long(trained):
+    run = trained(caps_per_img=2, max_length=9, epochs=1)
+    (path,) = run.folder.glob("TRAIN_CAPTIONS_*.json")
+    rows = json.loads(path.read_text())
+    assert len(rows) == 16 and {len(row) for row in rows} == {9}
+    captioner = load_captioner(run.best)
+    assert captioner.max_length == 7
+    captions = captioner.caption([Image.new("RGB", (64, 64))], beam_size=1)
+    assert len(captions[0].words) <= 7
+
+
+def test_captions_are_as_long_as_a_row_when_they_are_scored(trained, monkeypatch):
+    asked, search = [], validation.greedy_search
+
+    def recorded(decoder, cells, word_map, most):
+        asked.append(most)
+        return search(decoder, cells, word_map, most)
+
+    monkeypatch.setattr(validation, "greedy_search", recorded)
+    trained(max_length=8, epochs=1)
+    assert {*asked} == {6}
+
+
+def test_what_is_a_token(trained, world, tmp_path):
+    text = (world / "captions.csv").read_text().replace("is all", "は赤い")
+    (tmp_path / "captions.csv").write_text(text, encoding="utf-8")
+    run = trained(tokens="characters", captions=tmp_path / "captions.csv", epochs=1)
+    assert {*"は赤い", "picture"} <= {*load_checkpoint(run.best)["word_map"]}
 
 
 def test_what_happens_with_a_broken_photograph(trained, world, tmp_path):

@@ -83,7 +83,7 @@ def test_postponed_annotations_are_checked_too():
 
     check_choices(Choices())
     check_choices(Choices(share=1))  # a whole number is a number
-    for wrong in {"name": None}, {"share": "1"}, {"count": 2.0}, {"often": 1}:
+    for wrong in {"name": None}, {"share": "one"}, {"count": 2.0}, {"often": 1}:
         with pytest.raises(ValueError, match=f"{[*wrong][0]} must be"):
             check_choices(Choices(**wrong))
     for wrong in {"share": 1.5}, {"count": 0}, {"share": float("nan")}:
@@ -118,6 +118,7 @@ KEPT = {"grad_clip", "decay_after", "decay_factor", "stop_after"}  # not offered
 def test_the_training_notebook_offers_the_choices_with_their_types_and_defaults():
     offered = parameters_of("train")
     assert offered.pop("resume") == (bool, True)
+    assert offered.pop("test_scores") == (bool, False)
     expected = {k: v for k, v in choices_of(Config).items() if k not in KEPT}
     assert offered == expected
     assert [*offered] == [*expected]  # in the same order
@@ -199,6 +200,7 @@ def test_a_run_may_go_on_only_with_free_choices_changed(choice):
 
 OTHER = {"seed": 3, "scenes": 20, "min_freq": 2, "max_images": 9, "stage": 4}
 OTHER |= {"image_size": 96, "on_error": "skip", "output_stride": 16}
+OTHER |= {"caps_per_img": 3, "max_length": 30, "tokens": "characters"}
 
 
 @pytest.mark.parametrize("name", OTHER)

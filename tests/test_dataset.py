@@ -340,7 +340,7 @@ def test_the_manifest_holds_all_settings_and_what_went_in(example):
     create(example, max_images=1, seed=3)
     manifest = written(example).read("manifest")
     settings = {field.name: manifest.pop(field.name) for field in fields(Settings)}
-    defaults = {"image_size": 256, "on_error": "raise"}
+    defaults = {"image_size": 256, "on_error": "raise", "tokens": "words"}
     assert settings == OPTIONS | defaults | {"max_images": 1, "seed": 3}
     assert set(manifest) == {"captions", "images", "written"}
     assert manifest.pop("written") == written(example).seals()
@@ -354,10 +354,10 @@ def test_the_call_that_users_type_stays_and_is_annotated():
     assert [*parameters] == [
         *("dataset", "captions", "images", "output", "caps_per_img", "min_freq"),
         *("max_length", "seed", "splits", "vocabulary", "image_size", "on_error"),
-        "max_images",
+        *("max_images", "tokens"),
     ]
     assert [p.default for p in parameters.values()][4:] == [
-        *(5, 5, 52, 28, None, "train", 256, "raise", None)
+        *(5, 5, 52, 28, None, "train", 256, "raise", None, "words")
     ]
     annotated = inspect.get_annotations(create_input_files)
     assert set(annotated) == {*parameters, "return"} and annotated["return"] is str
@@ -529,6 +529,7 @@ def test_whose_words_are_counted(example, vocabulary, known):
 def test_what_stands_by_default(example, monkeypatch):
     paths = example / "captions.csv", example / "images", example / "out"
     lists = {"train": ["img1.jpg"], "val": ["img2.jpg"], "test": ["img3.jpg"]}
+    (example / "captions.csv").write_text(EXAMPLE + "img1.jpg,cat cat cat\n")
     base = create_input_files("example", *paths, splits=lists)
     assert base == "example_5_cap_per_img_5_min_word_freq"
     rows = Files(example / "out", base).read("captions", "train")

@@ -17,6 +17,7 @@ from satlib import captioner as captioner_module
 from satlib import concepts, self_critical, validation
 from satlib import fit as fit_module
 from satlib.beam_search import greedy_search
+from satlib.bleu import scores
 from satlib.captioner import find_photographs, load_captioner
 from satlib.configuration import Config
 from satlib.decoder import Decoder
@@ -25,6 +26,7 @@ from satlib.fit import (
     epochs_since_best,
     fit,
     next_lesson,
+    score_test,
     split_photographs,
     teach,
     validation_line,
@@ -137,6 +139,41 @@ def test_changed_captions_are_refused_unless_started_over(world, tmp_path):
     with pytest.raises(ValueError, match="other data"):
         fit(config)
     assert len(fit(config, resume=False).history) == 1
+
+
+def test_the_test_split_is_scored_once(run):
+    captioner = load_captioner(run.best)
+    found = score_test(run, captioner)
+    photographs, references = split_photographs(run.config, "TEST")
+    said = captioner.caption(photographs)
+    assert found["scores"] == scores(references, [caption.words for caption in said])
+    assert (found["images"], found["beam_size"]) == (4, 5)
+    assert found["epoch"] == load_checkpoint(run.best)["epoch"]
+    assert score_test(run, None) == found  # read, not found again
+    with pytest.raises(AttributeError):  # another search, another number
+        score_test(replace(run, config=replace(run.config, beam_size=1)), None)
+
+
+def test_another_checkpoint_is_scored_anew(world, tmp_path):
+    config = a_config(world, tmp_path, epochs=1)
+    found = []
+    for rate in 0.03, 0.02:
+        run = fit(replace(config, decoder_lr=rate), resume=False)
+        found.append(score_test(run, load_captioner(run.best))["trained"])
+    assert found[0] != found[1]
+
+
+def test_an_empty_test_split_has_no_scores(world, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text((world / f"{split}.txt").read_text())
+    config = a_config(world, tmp_path / "run", epochs=1)
+    with pytest.warns(UserWarning, match="no image for test"):
+        run = fit(replace(config, splits=str(tmp_path)))
+    with (
+        pytest.warns(UserWarning, match="no image for test"),
+        pytest.raises(ValueError, match="TEST split is empty"),
+    ):
+        score_test(run, None)
 
 
 def test_start_over(world, tmp_path):
@@ -491,8 +528,8 @@ def test_photographs_of_a_folder(world, tmp_path):
     found = find_photographs(world / "Images")
     assert [path.name for path in found] == [f"{i:03}.png" for i in range(32)]
     assert find_photographs(str(found[3])) == [found[3]]
-    with pytest.raises(FileNotFoundError, match="no photograph or folder"):
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
         find_photographs(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("not a photograph")
-    with pytest.raises(ValueError, match="no photograph in this folder"):
+    with pytest.raises(ValueError, match=r"no photograph .* in this folder"):
         find_photographs(tmp_path)

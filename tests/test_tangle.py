@@ -55,13 +55,13 @@ scenes: stickers storybook files
 photographs: files
 dataset: caption_files files photographs
 batches: encoder files scenes dataset
-configuration: encoder files
+configuration: encoder caption_files files
 maps: figures files photographs
-explorer: figures maps
+explorer: figures configuration maps
 speed: encoder decoder training benchmark files scenes photographs dataset batches
 model: encoder decoder recurrence files configuration
 learner: training concepts model
-fit: training concepts validation self_critical files scenes dataset batches
+fit: training concepts bleu validation self_critical files scenes dataset batches
     configuration model learner
 captioner: beam_search files photographs configuration model
 grounding: bleu validation files scenes configuration model learner fit captioner

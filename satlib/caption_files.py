@@ -307,18 +307,20 @@ def _table_rows(path, text):
 
 
 # chapters/caption_files.md: Tables: Kaggle's and yours
+_GROWN = regex.compile(r"(\d+)\s+(\S.*)")
+
+
 def _refuse(path, line, row):
     problem = "expected photograph and caption (in quotes if it has commas)"
-    raise ValueError(f"{path}, line {line}: {problem}, found {row}")
+    raise ValueError(f"{path}, line {line}: {problem}, found {str(row):.200}")
 
 
 def _fit_row(path, line, row, width):
     if not any(row[width:]):
         row = row[:width]
-    grown = regex.fullmatch(r"(\d+)\s+(\S.*)", row[-1])
-    if len(row) == 2 and width == 3 and grown:
+    if len(row) == 2 and width == 3 and (grown := _GROWN.fullmatch(row[1])):
         row = [row[0], *grown.groups()]
-    if len(row) != width or width < 2:
+    if len(row) != width or not 2 <= width <= 100:
         _refuse(path, line, row)
     return row
 
@@ -333,7 +335,8 @@ def _name_column(path, rows):
     if len(columns) == 2 and len(rows) > 1 and any(bare):
         return bare.index(True)
     problem = "expected a column of file names such as beach.jpg, and one of captions"
-    raise ValueError(f"{path}, line {rows[0][0]}: {problem}, found {rows[0][1]}")
+    found = str(rows[0][1])
+    raise ValueError(f"{path}, line {rows[0][0]}: {problem}, found {found:.200}")
 
 
 # chapters/caption_files.md: Tables: Kaggle's and yours

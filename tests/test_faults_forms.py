@@ -233,6 +233,14 @@ def test_no_text(path, data, parts):
     refuse(path, data, *parts)
 
 
+@pytest.mark.parametrize("text", ["x" * 10**6, "a.jpg," * 10**5, "[" + "1," * 10**5])
+def test_a_line_without_end(path, text):
+    """A million letters in one line: refused, in a message that can be read."""
+    with pytest.raises(ValueError) as caught:
+        read(path, text)
+    assert path.name in str(caught.value) and len(str(caught.value)) < 600
+
+
 def test_a_folder_for_a_file(tmp_path):
     """A folder in the place of the caption file: refused."""
     with pytest.raises(ValueError, match="is a folder"):

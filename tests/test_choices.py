@@ -2,8 +2,10 @@
 
 import json
 import re
+import time
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import pytest
@@ -11,10 +13,13 @@ import torch
 from PIL import Image
 from torch.utils.data import dataloader
 
+from satlib import fit as fit_module
 from satlib import validation
 from satlib.captioner import load_captioner
 from satlib.configuration import Config
-from satlib.fit import fit
+from satlib.fit import fit, keeper
+from satlib.learner import Learner
+from satlib.model import save_checkpoint
 from satlib.training import attention_penalty
 
 SMALL = {"attention_dim": 16, "embed_dim": 12, "decoder_dim": 24, "batch_size": 4}
@@ -323,3 +328,47 @@ def test_processes_that_load_give_the_same(trained, monkeypatch):
     monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "__init__", counted)
     assert losses(trained(workers=2, epochs=1)) == losses(trained())[:1]
     assert begun == [2, 2]  # to train, and to validate
+
+
+class Interruption(Exception):  # noqa: N818
+    """Ends a run from within."""
+
+
+@pytest.mark.parametrize("lesson", ["words", "concepts"])
+def test_an_epoch_that_was_interrupted_goes_on(trained, tmp_path, monkeypatch, lesson):
+    """Twelve iterations; kept after three and six, and interrupted there."""
+    many = {"batch_size": 2, "max_images": None, "epochs": 1, "keep_minutes": 0.0}
+    many |= {"concept_epochs": 1} if lesson == "concepts" else {}
+    settings = Learner.settings
+    lines = lambda self: settings(self) | {"print_freq": 3}  # noqa: E731
+    monkeypatch.setattr(Learner, "settings", lines)
+    whole, kept = trained(**many), []
+
+    def save(path, checkpoint):
+        save_checkpoint(path, checkpoint)
+        kept.append(checkpoint["begun"])
+        if len(kept) == 2:
+            raise Interruption
+
+    with monkeypatch.context() as interrupting, pytest.raises(Interruption):
+        interrupting.setattr(fit_module, "save_checkpoint", save)
+        trained(**many, output=tmp_path)
+    assert [begun["iteration"] for begun in kept] == [3, 6]
+    again = trained(**many, output=tmp_path, workers=0)
+    assert again.history[0]["lesson"] == lesson
+    for row, other in zip(again.history, whole.history, strict=True):
+        times = "seconds", "train_batch_time", "train_data_time"
+        assert all(row[name] == other[name] for name in row.keys() - times)
+    a, b = weights(again), weights(whole)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_so_many_minutes_lie_between_what_is_kept(monkeypatch):
+    now, kept = [100.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(fit_module, "_save", lambda *what: kept.append(what[-1]))
+    learner = SimpleNamespace(config=Config(keep_minutes=2.0))
+    keep = keeper(learner, {}, None)
+    for now[0] in (160.0, 219.0, 220.0, 230.0, 339.0, 350.0):
+        keep(now[0])
+    assert kept == [220.0, 350.0]

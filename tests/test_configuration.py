@@ -113,6 +113,7 @@ def choices_of(kind):
 
 
 KEPT = {"grad_clip", "decay_after", "decay_factor", "stop_after"}  # not offered
+KEPT |= {"keep_minutes"}
 
 
 def test_the_training_notebook_offers_the_choices_with_their_types_and_defaults():
@@ -188,6 +189,7 @@ def test_a_run_may_go_on_only_with_free_choices_changed(choice):
     """What may change is what no epoch so far depended on."""
     free = {"epochs", "self_critical_epochs", "stop_after", "beam_size"}
     free |= {"length_power", "workers", "output", "captions", "images", "splits"}
+    free |= {"keep_minutes"}
     config = Config()
     checkpoint = {"config": asdict(config), "data": {}}
     checkpoint["config"][choice.name] = "another"

@@ -197,6 +197,8 @@ def test_many_who_take_over_at_once(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(files, "_lives", slowly)
+    monkeypatch.setattr(files, "BEAT", 0.02)
+    monkeypatch.setattr(files, "PATIENCE", 0.5)
 
     def run():
         with hold(tmp_path, brief=True):

@@ -93,6 +93,18 @@ def as_list(images, on_error="raise"):
 
 
 # chapters/captioner.md: Captioning a list of photographs
+def _usable(squares, on_error, problems):
+    for i, square in enumerate(squares):
+        if not isinstance(square, Exception):
+            yield i, square
+        elif on_error == "raise":
+            raise ValueError(f"images[{i}]: {square}") from square
+        else:
+            print(f"left out: {square}")
+            problems.append(square)
+
+
+# chapters/captioner.md: Captioning a list of photographs
 @contextmanager
 def one_ahead(items):
     """Take each item of an iterator in another thread, while the one before is used.
@@ -136,16 +148,6 @@ class Captioner:
         """Return the cells (B, C, D) of photographs."""
         return self._cells([load_photograph(i, self.image_size) for i in images])
 
-    def _usable(self, squares, on_error, problems):
-        for i, square in enumerate(squares):
-            if not isinstance(square, Exception):
-                yield i, square
-            elif on_error == "raise":
-                raise ValueError(f"images[{i}]: {square}") from square
-            else:
-                print(f"left out: {square}")
-                problems.append(square)
-
     def _batches(self, usable, batch_size, cores):
         while batch := list(islice(usable, batch_size)):
             places, squares = zip(*batch, strict=True)
@@ -184,7 +186,7 @@ class Captioner:
         with ExitStack() as threads_end:
             squares = threads_end.enter_context(read_ahead(images, self.image_size))
             squares = progress(squares, len(images), "captions")
-            usable = self._usable(squares, on_error, problems)
+            usable = _usable(squares, on_error, problems)
             batches = self._batches(usable, batch_size, cores)
             for places, cells in threads_end.enter_context(one_ahead(batches)):
                 with threads_for(self.decoder, cores):

@@ -118,7 +118,7 @@ def file_times(count=1000, repeats=5):
 def folder_times(count=64, width=4000, repeats=3):
     """Return the seconds of captioning a folder: textbook, ours in turn, and ours."""
     captioner = load_captioner()
-    size = captioner.image_size
+    size, pool = captioner.image_size, captioner.decoder.pool
 
     def square(path):
         with Image.open(path) as image:
@@ -128,9 +128,9 @@ def folder_times(count=64, width=4000, repeats=3):
     @torch.inference_mode()
     def textbook(paths):
         for path in paths:
-            cells = captioner.encoder(square(path)[None])
-            regions, rules = captioner.decoder.pool @ cells, (captioner.word_map, 5, 50)
-            race.textbook_search(captioner.decoder, regions[0], *rules)
+            (cells,) = captioner.encoder(square(path)[None])
+            regions = cells if pool is None else pool @ cells
+            race.textbook_search(captioner.decoder, regions, captioner.word_map, 5, 50)
 
     @torch.inference_mode()
     def in_turn(paths):
@@ -141,9 +141,9 @@ def folder_times(count=64, width=4000, repeats=3):
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         names = made_up_photographs(Path(folder), count, width)
         paths = [Path(folder, name) for name in names]
-        ours = captioner.caption
-        ways = {"textbook": textbook, "in turn": in_turn, "ours": ours}
-        return race.compare({k: partial(way, paths) for k, way in ways.items()}, repeats)
+        ways = {"textbook": textbook, "in turn": in_turn, "ours": captioner.caption}
+        ways = {name: partial(way, paths) for name, way in ways.items()}
+        return race.compare(ways, repeats)
 
 
 # chapters/speed.md: Several processes

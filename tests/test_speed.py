@@ -223,6 +223,8 @@ def test_a_gpu_is_measured_in_all_respects(cpu_as_gpu, monkeypatch):
     sizes = dict.fromkeys(("textbook's", "book's"), SMALL)
     monkeypatch.setattr(speed, "GPU_SIZES", sizes)
     monkeypatch.setattr(speed, "ENCODERS", [("efficientnet_lite0", 64, 5)])
+    steps = partial(speed.gpu_steps, repeats=1)
+    monkeypatch.setattr(speed, "gpu_steps", steps)
     for name in ("gpu_search", "gpu_encoding"):
         monkeypatch.setattr(speed, name, partial(getattr(speed, name), images=2))
     found = speed.measure_gpu(cpu_as_gpu)

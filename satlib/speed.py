@@ -123,7 +123,7 @@ def folder_times(count=64, width=4000, repeats=3):
     def square(path):
         with Image.open(path) as image:
             image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.asarray(image)).permute(2, 0, 1)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     @torch.inference_mode()
     def textbook(paths):

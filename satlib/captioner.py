@@ -5,6 +5,8 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from math import exp
@@ -17,13 +19,14 @@ from PIL import Image
 from satlib.beam_search import beam_search
 from satlib.configuration import check_choices, check_known, checked, number
 from satlib.files import SHIPPED_DATA, progress
-from satlib.model import choose_device, load_model, threads_for
+from satlib.model import choose_device, load_model, threads, threads_for
 from satlib.photographs import (
     FORMATS,
     check_photograph,
     endings,
     file_of,
     load_photograph,
+    read_ahead,
     shown,
 )
 
@@ -90,6 +93,37 @@ def as_list(images, on_error="raise"):
 
 
 # chapters/captioner.md: Captioning a list of photographs
+def _usable(squares, on_error, problems):
+    for i, square in enumerate(squares):
+        if not isinstance(square, Exception):
+            yield i, square
+        elif on_error == "raise":
+            raise ValueError(f"images[{i}]: {square}") from square
+        else:
+            print(f"left out: {square}")
+            problems.append(square)
+
+
+# chapters/captioner.md: Captioning a list of photographs
+@contextmanager
+def one_ahead(items):
+    """Take each item of an iterator in another thread, while the one before is used.
+
+    For a `with` block, at whose end the thread ends; yields an iterator of the items,
+    none of which is None.
+    """
+
+    def in_order():
+        waiting = pool.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, items, None)
+            yield item
+
+    with ThreadPoolExecutor(1) as pool:
+        yield in_order()
+
+
+# chapters/captioner.md: Captioning a list of photographs
 class Captioner:
     """A trained model that captions photographs, on the fastest device there is.
 
@@ -114,17 +148,17 @@ class Captioner:
         """Return the cells (B, C, D) of photographs."""
         return self._cells([load_photograph(i, self.image_size) for i in images])
 
-    def _squares(self, images, on_error, problems):
-        for i, image in enumerate(images):
-            try:
-                square = load_photograph(image, self.image_size)
-            except (OSError, ValueError) as error:
-                if on_error == "raise":
-                    raise ValueError(f"images[{i}]: {error}") from error
-                print(f"left out: {error}")
-                problems.append(error)
-            else:
-                yield i, square
+    def _batches(self, usable, batch_size, cores):
+        while batch := list(islice(usable, batch_size)):
+            places, squares = zip(*batch, strict=True)
+            with threads(cores), torch.inference_mode():
+                cells = self._cells(squares)
+            yield places, cells
+
+    def _search(self, cells, beam_size):
+        most, power = self.max_length, self.length_power
+        what = self.decoder, cells, self.word_map, beam_size
+        return beam_search(*what, most, length_power=power)
 
     @torch.inference_mode()
     def caption(
@@ -147,16 +181,18 @@ class Captioner:
         images = as_list(images, on_error)
         words = {number: word for word, number in self.word_map.items()}
         captions, problems = [None] * len(images), []
-        squares = self._squares(images, on_error, problems)
-        squares = progress(squares, len(images), "captions")
-        while batch := list(islice(squares, batch_size)):
-            places, pictures = zip(*batch, strict=True)
-            what = self.decoder, self._cells(pictures), self.word_map, beam_size
-            most, power = self.max_length, self.length_power
-            with threads_for(self.decoder):
-                found = beam_search(*what, most, length_power=power)
-            for i, hypotheses in zip(places, found, strict=True):
-                captions[i] = caption_from(hypotheses, words)
+        several = 2 if len(images) > batch_size else 1  # threads share the cores
+        cores = max(torch.get_num_threads() // several, 1)
+        with ExitStack() as threads_end:
+            squares = threads_end.enter_context(read_ahead(images, self.image_size))
+            squares = progress(squares, len(images), "captions")
+            usable = _usable(squares, on_error, problems)
+            batches = self._batches(usable, batch_size, cores)
+            for places, cells in threads_end.enter_context(one_ahead(batches)):
+                with threads_for(self.decoder, cores):
+                    found = self._search(cells, beam_size)
+                for i, hypotheses in zip(places, found, strict=True):
+                    captions[i] = caption_from(hypotheses, words)
         if images and len(problems) == len(images):
             why = f"none of {len(images)} photographs can be read"
             raise ValueError(f"{why}, first {problems[0]}")

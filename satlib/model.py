@@ -84,14 +84,23 @@ SMALL = 512  # hidden units: a decoder with fewer has small products
 
 
 @contextmanager
-def threads_for(decoder):
-    """Compute on one thread in a `with` block if the decoder's products are small."""
+def threads(number):
+    """Compute on so many threads in a `with` block."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if decoder.decode_step.hidden_size < SMALL else before)
+    torch.set_num_threads(number)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def threads_for(decoder, most=None):
+    """Return the `threads` that suit a decoder: one, if its products are small.
+
+    Otherwise they are as many as there are, or at `most`.
+    """
+    small = decoder.decode_step.hidden_size < SMALL
+    return threads(1 if small else most or torch.get_num_threads())
 
 
 # chapters/model.md: Checkpoints

@@ -9,6 +9,7 @@ import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -210,26 +211,30 @@ def load_photograph(photograph, size=256):
 
 # chapters/photographs.md: Thousands of them, on all cores
 @contextmanager
-def read_ahead(paths, size=256, ahead=64):
+def read_ahead(photographs, size=256, ahead=64):
     """Load photographs on all cores; for a `with` block, at whose end the threads end.
 
     Yields an iterator over the squares in order, or for each the error that it met.
+    What is no path, and may stand in the list twice, is loaded when its turn comes.
     """
 
-    def load(path):
+    def load(photograph):
         try:
-            return load_photograph(path, size)
+            return load_photograph(photograph, size)
         except (OSError, ValueError) as error:
             return error
 
     def in_order():
         waiting = deque()
-        for path in paths:
-            waiting.append(pool.submit(load, path))
+        for photograph in photographs:
+            if isinstance(photograph, (str, os.PathLike)):
+                waiting.append(pool.submit(load, photograph).result)
+            else:
+                waiting.append(partial(load, photograph))
             if len(waiting) == ahead:
-                yield waiting.popleft().result()
+                yield waiting.popleft()()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()()
 
     pool = ThreadPoolExecutor(os.cpu_count())
     try:

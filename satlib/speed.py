@@ -22,6 +22,8 @@ from PIL import Image
 
 from satlib import benchmark as race
 from satlib.batches import CaptionDataset, batches, cache_features
+from satlib.beam_search import beam_search
+from satlib.captioner import load_captioner
 from satlib.dataset import Files, create_input_files
 from satlib.decoder import pack, textbook_forward
 from satlib.encoder import build_encoder
@@ -78,13 +80,14 @@ def epoch_times(sizes, encoder_name="efficientnet_b4", repeats=5):
 
 
 # chapters/speed.md: Writing the data files
-def made_up_photographs(folder, count, seed=28):
-    """Write JPEGs of 500 × 375 pixels, smooth with some noise; return their names."""
+def made_up_photographs(folder, count, width=500, seed=28):
+    """Write JPEGs, smooth with some noise, 3/4 as high as wide; return their names."""
     random, names = np.random.default_rng(seed), [f"{i}.jpg" for i in range(count)]
+    size = width, 3 * width // 4
     for name in names:
         colours = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        smooth = Image.fromarray(colours).resize((500, 375), Image.Resampling.BICUBIC)
-        noisy = np.asarray(smooth) + random.normal(0, 8, (375, 500, 1))
+        smooth = Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC)
+        noisy = np.asarray(smooth) + random.normal(0, 8, (*size[::-1], 1))
         picture = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
         picture.save(folder / name, quality=90)
     return names
@@ -109,6 +112,38 @@ def file_times(count=1000, repeats=5):
         ours = partial(write_images, folder / "images.hdf5", folder, names, 5)
         with redirect_stdout(io.StringIO()):
             return race.compare({"Pillow alone": pillow, "ours": ours}, repeats)
+
+
+# chapters/speed.md: A folder of photographs
+def folder_times(count=64, width=4000, repeats=3):
+    """Return the seconds of captioning a folder: textbook, ours in turn, and ours."""
+    captioner = load_captioner()
+    size, pool = captioner.image_size, captioner.decoder.pool
+
+    def square(path):
+        with Image.open(path) as image:
+            image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.asarray(image)).permute(2, 0, 1)
+
+    @torch.inference_mode()
+    def textbook(paths):
+        for path in paths:
+            (cells,) = captioner.encoder(square(path)[None])
+            regions = cells if pool is None else pool @ cells
+            race.textbook_search(captioner.decoder, regions, captioner.word_map, 5, 50)
+
+    @torch.inference_mode()
+    def in_turn(paths):
+        for start in range(0, len(paths), 16):
+            cells = captioner.look(paths[start : start + 16])
+            beam_search(captioner.decoder, cells, captioner.word_map, 5, 50)
+
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        names = made_up_photographs(Path(folder), count, width)
+        paths = [Path(folder, name) for name in names]
+        ways = {"textbook": textbook, "in turn": in_turn, "ours": captioner.caption}
+        ways = {name: partial(way, paths) for name, way in ways.items()}
+        return race.compare(ways, repeats)
 
 
 # chapters/speed.md: Several processes
@@ -220,6 +255,7 @@ def measure(sizes, images=100, photographs=1000, repeats=5):
         "search": race.search_times(replace(sizes, images=images), repeats=repeats),
         "epoch": epoch_times(sizes, repeats=repeats),
         "files": file_times(photographs, repeats),
+        "folder": folder_times(),
         "processes": process_times(),
         "memory": peaks(sizes),
         "beams": search_growth(sizes),
@@ -236,13 +272,18 @@ def table(found):
         "training step, five captions an image": (found["five"], first, last),
         "epoch on photographs": (found["epoch"], "textbook", "ours"),
         "captions with beam 5": (found["search"], "textbook", "ours"),
+        "captioning a folder": (found["folder"], "textbook", "ours"),
+        "a folder, in turn or side by side": (found["folder"], "in turn", "ours"),
         "beam 5, times beam 1": (found["search"], "ours", "beam 1"),
         "writing files, times Pillow alone": (found["files"], "ours", "Pillow alone"),
         "share of the matrix speed": (found["training"], products, last),
     }
     rows = [(what, *race.ratios(*pair)) for what, pair in pairs.items()]
+    one, two = (found["processes"][f"{n} × 1 threads"] for n in (1, 2))
     memory = found["memory"]["ours"] / found["memory"]["textbook"]
-    return [*rows, ("peak memory, share of the textbook's", memory, memory, memory)]
+    once = {"two processes, a thread each": one / two}
+    once["peak memory, share of the textbook's"] = memory
+    return [*rows, *((what, *[ratio] * 3) for what, ratio in once.items())]
 
 
 def print_table(rows):

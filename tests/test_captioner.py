@@ -1,11 +1,14 @@
 """What a caption says of itself, against the model's formulas taken literally."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 from conftest import spotted, tiny_captioner
 
 import satlib
+from satlib import captioner as captioner_module
 from satlib.captioner import SHIPPED, find_photographs, load_captioner
 
 
@@ -223,3 +226,42 @@ def test_a_frozen_encoder_is_the_pretrained_one(captioner, pictures, tmp_path):
     torch.testing.assert_close(loaded.look(pictures), captioner.look(pictures))
     found = [str(caption) for caption in loaded.caption(pictures)]
     assert found == [str(caption) for caption in captioner.caption(pictures)]
+
+
+def test_the_next_batch_is_encoded_while_one_is_searched(
+    captioner, pictures, monkeypatch
+):
+    """The search of the first of three batches waits until the second is encoded."""
+    encoded, begun, search = [], threading.Event(), captioner_module.beam_search
+    cells = captioner._cells
+
+    def encode(squares):
+        encoded.append(threading.current_thread())
+        if len(encoded) == 2:
+            begun.set()
+        return cells(squares)
+
+    def searching(*what, **how):
+        assert begun.wait(60)
+        return search(*what, **how)
+
+    alone = [str(captioner.caption([picture])[0]) for picture in pictures]
+    monkeypatch.setattr(captioner, "_cells", encode)
+    monkeypatch.setattr(captioner_module, "beam_search", searching)
+    before, threads = torch.get_num_threads(), threading.active_count()
+    found = captioner.caption(pictures, batch_size=1)
+    assert [str(caption) for caption in found] == alone
+    assert len(encoded) == 3 and threading.current_thread() not in encoded
+    assert torch.get_num_threads() == before
+    assert threading.active_count() == threads
+
+
+def test_an_error_in_the_thread_that_encodes_is_told(captioner, pictures, monkeypatch):
+    def fail(squares):
+        raise RuntimeError("the encoder is broken")
+
+    monkeypatch.setattr(captioner, "_cells", fail)
+    threads = threading.active_count()
+    with pytest.raises(RuntimeError, match="the encoder is broken"):
+        captioner.caption(pictures, batch_size=1)
+    assert threading.active_count() == threads

@@ -233,15 +233,16 @@ def test_read_ahead_keeps_the_order_and_stays_bounded(monkeypatch):
     begun, lock, full = [], threading.Lock(), threading.Event()
 
     def load(path, size):
+        number = int(path)
         with lock:
-            begun.append(path)
+            begun.append(number)
             if len(begun) >= 2:
                 full.set()
-        if path == 0:
+        if number == 0:
             assert full.wait(60)  # a later one is loaded before the first has come
-        if path == 7:
+        if number == 7:
             raise ValueError("seven")
-        return path
+        return number
 
     monkeypatch.setattr(photographs, "load_photograph", load)
     monkeypatch.setattr(photographs.os, "cpu_count", lambda: 4)
@@ -250,7 +251,7 @@ def test_read_ahead_keeps_the_order_and_stays_bounded(monkeypatch):
     def paths():
         for n in range(60):
             asked.append(n)
-            yield n
+            yield str(n)
 
     with read_ahead(paths(), ahead=8) as results:
         assert next(results) == 0
@@ -259,6 +260,22 @@ def test_read_ahead_keeps_the_order_and_stays_bounded(monkeypatch):
     assert str(rest.pop(6)) == "seven"
     assert rest == [n for n in range(1, 60) if n != 7]
     assert sorted(begun) == [*range(60)]
+
+
+def test_what_may_stand_in_a_list_twice_is_loaded_when_its_turn_comes(monkeypatch):
+    """Two threads that read one open picture would read each other's bytes."""
+    found = []
+
+    def load(photograph, size):
+        found.append((photograph, threading.current_thread()))
+        return photograph
+
+    monkeypatch.setattr(photographs, "load_photograph", load)
+    picture, main = Image.new("RGB", (2, 2)), threading.current_thread()
+    with read_ahead([picture, "a.png", picture]) as results:
+        assert [*results] == [picture, "a.png", picture]
+    assert [who is main for what, who in found if what is picture] == [True, True]
+    assert [who is main for what, who in found if what == "a.png"] == [False]
 
 
 def test_no_thread_outlives_a_broken_photograph(picture, tmp_path):

@@ -162,6 +162,20 @@ def test_files_are_timed_and_written_alike():
     assert all(len(times) == 1 and times[0] > 0 for times in found.values())
 
 
+def test_a_folder_is_captioned_in_three_ways():
+    found = speed.folder_times(count=3, width=300, repeats=1)
+    assert [*found] == ["textbook", "in turn", "ours"]
+    assert all(len(times) == 1 and times[0] > 0 for times in found.values())
+
+
+def test_processes_are_timed(monkeypatch):
+    small = {"scenes": 30, "stage": 5, "image_size": 64, "batch_size": 8}
+    small |= {"attention_dim": 8, "embed_dim": 8, "decoder_dim": 8}
+    monkeypatch.setattr(speed, "SHARED_RUN", speed.SHARED_RUN | small)
+    found = speed.process_times([(2, 1)])
+    assert [*found] == ["2 × 1 threads"] and 0 < found["2 × 1 threads"] < 60
+
+
 def test_made_up_photographs_are_photographs(tmp_path):
     names = speed.made_up_photographs(tmp_path, 2)
     sizes = [Image.open(tmp_path / name).size for name in names]
@@ -180,8 +194,14 @@ def test_the_table_by_hand():
     found["epoch"] = {"textbook": [30.0], "ours": [2.0]}
     found["files"] = {"Pillow alone": [2.0], "ours": [3.0]}
     found["memory"] = {"textbook": 200, "ours": 50}
+    found["folder"] = {"textbook": [36.0], "in turn": [6.0], "ours": [4.0]}
+    found["processes"] = {
+        "1 × 1 threads": 9.0,
+        "1 × 2 threads": 5.0,
+        "2 × 1 threads": 6.0,
+    }
     rows = {what: middle for what, middle, *_ in speed.table(found)}
-    assert [*rows.values()] == [4, 4, 15, 4, 2, 1.5, 0.5, 0.25]
+    assert [*rows.values()] == [4, 4, 15, 4, 9, 1.5, 2, 1.5, 0.5, 1.5, 0.25]
 
 
 def test_operations_are_timed_both_ways():
@@ -203,6 +223,8 @@ def test_a_gpu_is_measured_in_all_respects(cpu_as_gpu, monkeypatch):
     sizes = dict.fromkeys(("textbook's", "book's"), SMALL)
     monkeypatch.setattr(speed, "GPU_SIZES", sizes)
     monkeypatch.setattr(speed, "ENCODERS", [("efficientnet_lite0", 64, 5)])
+    steps = partial(speed.gpu_steps, repeats=1)
+    monkeypatch.setattr(speed, "gpu_steps", steps)
     for name in ("gpu_search", "gpu_encoding"):
         monkeypatch.setattr(speed, name, partial(getattr(speed, name), images=2))
     found = speed.measure_gpu(cpu_as_gpu)

@@ -60,11 +60,12 @@ dataset: caption_files files scale photographs
 batches: encoder files scenes scale dataset
 maps: figures files photographs
 explorer: figures configuration maps
-speed: encoder decoder files scenes training benchmark photographs dataset batches
 learner: model scale training concepts
 fit: bleu files scenes configuration model scale training concepts validation
     self_critical dataset batches learner
 captioner: beam_search files configuration model photographs
+speed: encoder decoder beam_search files scenes training benchmark photographs dataset
+    batches captioner
 grounding: bleu files scenes configuration model validation learner fit captioner
 card: caption_files bleu files model captioner grounding
 ablation: files configuration fit captioner card

@@ -181,7 +181,7 @@ def cache_features(encoder, images, features, batch_size=32):
         return is_cached(encoder, images, features)
 
     if once(are_there):
-        tidy(features.parent)
+        once(lambda: tidy(features.parent))
         return features
     with together(hold(features.parent, brief=True)):
         if not once(are_there):  # nor written while we waited
@@ -212,7 +212,13 @@ def _compute(encoder, images, features, batch_size):
     half.replace(part)
     wait()  # for all parts
     once(lambda: join_parts(features, "cells", done=count))
-    once(lambda: forget_parts(features))
+    once(lambda: _clear(features))
+
+
+def _clear(features):
+    forget_parts(features)
+    for half in features.parent.glob(f"{glob.escape(features.stem)}.*.part"):
+        half.unlink()
 
 
 # chapters/batches.md: The feature cache

@@ -344,7 +344,7 @@ def write_files(plan, folder):
     files = Files(Path(folder), plan.base)
     if not once(lambda: _what_to_do(files, plan.manifest)):
         tell(f"{files.base}: complete in {files.folder}, nothing to do")
-        tidy(folder)
+        once(lambda: tidy(folder))
         return files
     with together(hold(folder, brief=True)):
         what = once(lambda: _what_to_do(files, plan.manifest))

@@ -349,7 +349,7 @@ def reserve(path, size):
     try:
         with open(path, "ab") as file:
             if hasattr(os, "posix_fallocate"):  # else, holes are not filled
-                os.posix_fallocate(file.fileno(), 0, size)
+                os.posix_fallocate(file.fileno(), 0, max(1, size))
             else:
                 file.truncate(max(size, os.path.getsize(path)))
     except OSError:

@@ -12,6 +12,7 @@ from math import inf
 from pathlib import Path
 
 import yaml
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from satlib.batches import CaptionDataset, augmentation, batches, cache_features
 from satlib.bleu import scores
@@ -392,16 +393,26 @@ def score_test(run, captioner):
 
 
 # chapters/fit.md: From the command line
+def parameters_in(path):
+    """Return what a YAML file holds, by name. Raises ValueError for another file."""
+    with open(path, encoding="utf-8") as file:
+        found = yaml.safe_load(file) or {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold lines such as `epochs: 6`")
+    return {str(name): value for name, value in found.items()}
+
+
+@record
 def main(arguments=None):
     """Run `python -m satlib.fit [-f FILE] [-p NAME VALUE] …`; return its `Run`."""
     parser = argparse.ArgumentParser("python -m satlib.fit", description=__doc__)
     text = "parameters of chapters/train.ipynb, as papermill takes them"
-    parser.add_argument("-f", metavar="FILE", action="append", default=[], help=text)
-    pair = "NAME", "VALUE"
-    parser.add_argument("-p", nargs=2, metavar=pair, action="append", default=[])
+    options, pair = {"action": "append", "default": []}, ("NAME", "VALUE")
+    parser.add_argument("-f", metavar="FILE", help=text, **options)
+    parser.add_argument("-p", nargs=2, metavar=pair, help="one of them", **options)
     given, chosen = parser.parse_args(arguments), {}
     for path in given.f:
-        chosen |= yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        chosen |= parameters_in(path)
     chosen |= {name: yaml.safe_load(value) for name, value in given.p}
     config = config_from(chosen, besides={"resume": bool})
     with group():

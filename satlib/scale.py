@@ -189,7 +189,8 @@ def check_parts(rows):
         path = Path(rows.file.filename).with_name(part.file_name)
         with h5py.File(path, locking=False) as file:
             first, last = part.vspace.get_select_bounds()
-            if len(file[part.dset_name]) != last[0] + 1 - first[0]:
+            whole = len(file[part.dset_name]) == last[0] + 1 - first[0]
+            if not whole or dict(file.attrs) != dict(rows.file.attrs):
                 raise OSError(f"{path} is not the part that it was")
 
 

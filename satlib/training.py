@@ -281,9 +281,9 @@ class Iterations:
         self.meters.count(0 if self.idle else n, **values)
 
     def print_line(self):
-        """Print what the meters of this process say."""
-        meters = (self.meters | self.times).items()
-        values = (f"{name} {m.val:.3f} ({m.avg:.3f})" for name, m in meters)
+        """Print the latest values of this process, and the means of all."""
+        meters, means = self.meters | self.times, self.means()
+        values = (f"{n} {m.val:.3f} ({means[n]:.3f})" for n, m in meters.items())
         line = f"epoch {self.epoch} [{self.number}/{len(self.loader)}]"
         tell("  ".join([line, *values]))
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from functools import partial
 
 import h5py
@@ -19,7 +20,7 @@ import yaml
 
 from satlib import scale
 from satlib.configuration import Config
-from satlib.fit import fit
+from satlib.fit import fit, main
 from satlib.scale import Shares, group, share, total
 
 SMALL = {"decoder_dim": 16, "attention_dim": 16, "embed_dim": 16, "min_freq": 0}
@@ -101,6 +102,31 @@ def test_a_process_that_is_alone_shares_with_nobody():
     assert not torch.distributed.is_initialized()
 
 
+def test_a_part_of_another_file_is_noticed(tmp_path, member):
+    """An index whose first part was replaced, before the group was killed."""
+    path = tmp_path / "cells.hdf5"
+    for rank in range(2):
+        member(rank, 2)
+        with h5py.File(scale.part_of(path), "w") as part:
+            part["cells"], part.attrs["key"] = np.ones((3, 2)), "an encoder"
+    scale.join_parts(path, "cells")
+    member(0, 2)
+    with h5py.File(path) as index:
+        scale.check_parts(index["cells"])
+    with h5py.File(scale.part_of(path), "a") as part:
+        part.attrs["key"] = "another encoder"
+    with h5py.File(path) as index, pytest.raises(OSError, match="not the part"):
+        scale.check_parts(index["cells"])
+
+
+@pytest.mark.parametrize("text", ["- epochs\n", "epochs", "epochs: [3"])
+def test_a_file_without_parameters_is_named(tmp_path, text):
+    path = tmp_path / "parameters.yaml"
+    path.write_text(text)
+    with pytest.raises((ValueError, yaml.YAMLError), match="parameters.yaml"):
+        main(["-f", str(path)])
+
+
 def choices_of(folder, world, **choices):
     """Return the choices of a small model that learns the tiny world, in `folder`."""
     data = {"captions": str(world / "captions.csv"), "images": str(world / "Images")}
@@ -146,6 +172,32 @@ def test_processes_have_the_losses_scores_and_weights_of_one(tmp_path, world, co
     assert (one - other).norm() < 1e-3 * one.norm()
 
 
+def a_told_run(folder, world, **choices):
+    """Fit, and let each process write what it tells into a file of its own."""
+    told = folder.with_suffix(f".{scale.rank()}")
+    with open(told, "w", encoding="utf-8") as file, redirect_stdout(file):
+        a_run(folder, world, **choices)
+
+
+def means_told(path):
+    """Return the means in brackets, but for times, of the line of two mini-batches."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    (line,) = [line.split() for line in lines if "[2/2]" in line]
+    return line[5], line[8]
+
+
+def test_most_processes_may_have_no_share(tmp_path, world):
+    """Two images for training, two for validation, one in a batch, for five."""
+    choices = {"epochs": 1, "batch_size": 1, "max_images": 2}
+    a_told_run(tmp_path / "one", world, **choices)
+    together(5, partial(a_told_run, tmp_path / "all", world, **choices))
+    (one,), (all_,) = history(tmp_path / "one"), history(tmp_path / "all")
+    assert one.pop("lesson") == all_.pop("lesson")
+    assert all_ == pytest.approx(one, rel=2e-5)
+    assert means_told(tmp_path / "all.0") == means_told(tmp_path / "one.0")
+    assert "epoch" not in (tmp_path / "all.4").read_text(encoding="utf-8")
+
+
 def arrays(folder):
     """Return every dataset of the HDF5 files of a folder, but those of parts."""
     found = {}
@@ -182,11 +234,13 @@ def test_each_process_writes_its_part_of_the_data(tmp_path, world, capsys):
     assert sorted(path.name for path in moved.glob("*-of-*")) == parts
     (moved / next(name for name in parts if name.startswith("TRAIN_IMAGES"))).unlink()
     (moved / next(name for name in parts if name.startswith("VAL_CELLS"))).unlink()
+    half = moved / f"{next(moved.glob('VAL_CELLS*.1-of-2.hdf5')).name}.x.part"
+    half.touch()  # of a process that was killed
     capsys.readouterr()
     a_run(moved, world, epochs=2)
     told = capsys.readouterr().out
     assert "TRAIN_IMAGES_world_5_cap_per_img_0_min_word_freq.hdf5 damaged" in told
-    assert "VAL_CELLS" in told and "computed anew" in told
+    assert "VAL_CELLS" in told and "computed anew" in told and not half.exists()
     assert {p.name for p in moved.glob("*-of-*")} == {
         n for n in parts if "TRAIN_CELLS" in n
     }

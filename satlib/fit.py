@@ -30,6 +30,7 @@ from satlib.files import (
 )
 from satlib.learner import Learner, check_kept
 from satlib.model import (
+    encoder_of,
     load_checkpoint,
     named,
     new_model,
@@ -332,10 +333,11 @@ def fit(config: Config, resume: bool = True) -> Run:
     if checkpoint and next_lesson(config, checkpoint["history"]) is None:
         once(lambda: _complete(folder, checkpoint))
         return Run(config, folder, checkpoint["history"])
+    encoder = encoder_of(config)  # there may be none without the network
     with together(hold(folder)):
         files = write_data(config, plan)
         checkpoint = taken_up(config, folder, plan.manifest) if resume else None
-        return _train(config, plan, files, checkpoint, folder)
+        return _train(config, encoder, plan, files, checkpoint, folder)
 
 
 # chapters/fit.md: Fit
@@ -348,9 +350,9 @@ def _complete(folder, checkpoint):
 
 
 # chapters/fit.md: Fit
-def _train(config, plan, files, checkpoint, folder):
+def _train(config, encoder, plan, files, checkpoint, folder):
     references = [e["captions"] for e in files.read("references", "VAL")]
-    model = new_model(config, files.read("wordmap"))
+    model = new_model(config, files.read("wordmap"), encoder)
     lesson = LESSONS[checkpoint["lesson"]] if checkpoint else next_lesson(config, [])
     learner = Learner(model, lesson)
     learner.keep = keeper(learner, plan.manifest, folder)
@@ -392,6 +394,21 @@ def score_test(run, captioner):
 
 
 # chapters/fit.md: From the command line
+def _from_yaml(place, text):
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def _parameters(path):
+    found = _from_yaml(path, Path(path).read_bytes()) or {}
+    if not isinstance(found, dict):
+        problem = f"expected lines such as epochs: 3, found {found!r:.60}"
+        raise ValueError(f"{path}: {problem}")
+    return found
+
+
 def main(arguments=None):
     """Run `python -m satlib.fit [-f FILE] [-p NAME VALUE] …`; return its `Run`."""
     parser = argparse.ArgumentParser("python -m satlib.fit", description=__doc__)
@@ -401,8 +418,8 @@ def main(arguments=None):
     parser.add_argument("-p", nargs=2, metavar=pair, action="append", default=[])
     given, chosen = parser.parse_args(arguments), {}
     for path in given.f:
-        chosen |= yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    chosen |= {name: yaml.safe_load(value) for name, value in given.p}
+        chosen |= _parameters(path)
+    chosen |= {name: _from_yaml(name, value) for name, value in given.p}
     config = config_from(chosen, besides={"resume": bool})
     with group():
         return fit(config, chosen.get("resume", True))

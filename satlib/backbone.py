@@ -75,10 +75,11 @@ class Backbone(nn.Module):
     def fine_tune(self, enabled=True, from_block=-3):
         """Open the blocks from `from_block` on to training, or freeze all; return self.
 
-        A negative number counts from the end. Raises ValueError without such a block.
+        A negative number counts from the end; of fewer blocks, it opens all. Raises
+        ValueError without such a block.
         """
         blocks = [b for b in self.network.children() if [*b.parameters()]]
-        if not -len(blocks) <= from_block < len(blocks):
+        if from_block >= len(blocks):
             raise ValueError(f"from_block is {from_block}, but {len(blocks)} blocks")
         self.requires_grad_(False)
         for block in blocks[from_block:]:

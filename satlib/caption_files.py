@@ -8,10 +8,12 @@ import contextlib
 import csv
 import io
 import json
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from unicodedata import normalize
 from urllib.parse import unquote
@@ -117,6 +119,7 @@ def _without_marks(path, pairs):
         if not isinstance(sentence, str):
             problem = f"{name!r} has the caption {sentence!r}"
             raise ValueError(f"{path}: {problem}: it must be text")
+        sentence = unescape(sentence)
         found = [match[0] for match in _MARK.finditer(sentence)]
         yield name, _MARK.sub(" ", sentence) if found else sentence
         marks += found
@@ -196,10 +199,18 @@ def _encoding(data):
 
 
 # chapters/caption_files.md: From bytes to text
+def path_of(path, name):
+    """Return a path, `~` written out. Raises TypeError, with its name, for no path."""
+    if not (path and isinstance(path, (str, os.PathLike))):
+        raise TypeError(f"{name} must be a path, not {path!r:.60}")
+    return Path(os.path.expanduser(path))
+
+
 def _read_text(path):
-    if Path(path).is_dir():
+    file = path_of(path, "a caption file or list")
+    if file.is_dir():
         raise ValueError(f"{path} is a folder: name the file in it")
-    data = Path(path).read_bytes()
+    data = file.read_bytes()
     for begin, kind in _NO_TEXT.items():
         if data.lstrip()[:20].lower().startswith(begin.lower()):
             raise ValueError(f"{path} is {kind}: save its table as CSV in UTF-8")
@@ -214,7 +225,7 @@ def _read_text(path):
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ValueError(f"{path}, line {line}: a NUL byte: the file is damaged")
-    return text
+    return regex.sub(r"\A\"?sep=[,;|\t]\"?\n", "\n", text)  # for Excel only
 
 
 # chapters/caption_files.md: Flickr8k: one caption a line
@@ -370,7 +381,8 @@ def _caption_columns(path, heading, body, column):
     def consists(k, pattern):
         return all(map(pattern.fullmatch, cells[k]))
 
-    splits = [k for k in others if consists(k, _SPLIT)]
+    called = [k for k in others if heading and heading[k].lower() == "split"]
+    splits = [k for k in others if k in called or consists(k, _SPLIT)]
     silent = [k for k in others if k in splits or consists(k, _NUMBERS)]
     spoken = [k for k in others if k not in silent] or others
     if len(spoken) > 1 and heading:
@@ -395,7 +407,8 @@ def _listed(cell):
 def _add_to_split(splits, split, name):
     found = _SPLIT.fullmatch(split) if isinstance(split, str) else None
     if not found:
-        raise ValueError(f"{name!r} has the unknown split {split!r}")
+        problem = f"{name!r} has the unknown split {split!r}"
+        raise ValueError(f"{problem}; known are {', '.join(SPLITS)}")
     known = {"restval": "train", "dev": "val"}.get(found[1].lower(), found[1].lower())
     if name not in splits[known][-1:]:
         splits[known].append(name)
@@ -411,11 +424,14 @@ def _read_table(path, text):
         raise ValueError(f"{path}, line {rows[0][0]}: holds no caption but a heading")
     spoken, with_split = _caption_columns(path, heading, body, column)
     pairs, splits = [], {split: [] for split in SPLITS}
-    for _, row in body:
+    for line, row in body:
         name = row[column].strip(_QUOTES)
         pairs += [(name, text) for k in spoken for text in _listed(row[k])]
-        for k in with_split:
-            _add_to_split(splits, row[k], file_name(name))
+        try:
+            for k in with_split:
+                _add_to_split(splits, row[k], file_name(name))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line}: {error}") from None
     return pairs, splits if with_split else None
 
 
@@ -640,12 +656,12 @@ def read_splits(source):
     """
     if isinstance(source, dict):
         return _check_splits(source, "splits")
-    single = isinstance(source, (str, Path))
-    paths = [Path(path) for path in ([source] if single else source)]
+    single = isinstance(source, str) or not isinstance(source, Iterable)
+    paths = [path_of(path, "splits") for path in ([source] if single else source)]
     if single and paths[0].is_dir():
         paths = [path for path in sorted(paths[0].iterdir()) if _list_split(path)]
-    elif single and not _list_split(source):
-        return _check_splits(_splits_in(source), source)
+    elif single and not _list_split(paths[0]):
+        return _check_splits(_splits_in(paths[0]), source)
     splits = {}
     for path in paths:
         split = _list_split(path)

@@ -22,6 +22,7 @@ from satlib.caption_files import (
     Captions,
     file_name,
     match_names,
+    path_of,
     read_captions,
     read_splits,
 )
@@ -239,13 +240,14 @@ class Settings:
     tokens: str = "words"
 
     def __post_init__(self):
-        least = {"caps_per_img": 1, "min_freq": 0, "max_length": 3, "image_size": 1}
-        least |= {"seed": 0} | ({} if self.max_images is None else {"max_images": 1})
-        for name, low in least.items():
+        limits = {"caps_per_img": (1, 1000), "min_freq": (0, 10**9), "seed": (0, 2**31)}
+        limits |= {"max_length": (3, 1000), "image_size": (1, 2048)}
+        limits |= {} if self.max_images is None else {"max_images": (1, 10**9)}
+        for name, (low, high) in limits.items():
             value = getattr(self, name)
-            if type(value) is not int or value < low:
-                problem = f"{name}={value!r} must be {low} or more, a whole number"
-                raise ValueError(problem)
+            if type(value) is not int or not low <= value <= high:
+                problem = f"must be a whole number from {low} to {high}"
+                raise ValueError(f"{name}={value!r} {problem}")
         known = {"vocabulary": "train all", "on_error": "raise skip"}
         known["tokens"] = " ".join(TOKENS)
         for name, values in known.items():
@@ -297,13 +299,16 @@ def plan_files(dataset, captions, images, splits, settings):
     base += f"_{settings.min_freq}_min_word_freq"
     if not isinstance(captions, Captions):
         captions = read_captions(captions, settings.tokens)
+    images = path_of(images, "images")
+    if not images.is_dir():
+        raise FileNotFoundError(f"{images}: there is no such folder of photographs")
     source = _named_as_files(captions, images)
     fitting = captions_that_fit(source.captions, settings.max_length)
     random = np.random.RandomState(settings.seed)
     parts = split_images([*fitting], random, splits or source.splits)
     parts = {split: names[: settings.max_images] for split, names in parts.items()}
     _word_map(source, parts, settings)  # is a word frequent enough?
-    names, images = sum(parts.values(), []), Path(images)
+    names = sum(parts.values(), [])
     sizes = file_sizes(images, names, settings.on_error == "skip")
     if not any(sizes):
         raise FileNotFoundError(f"{images}: has none of the {len(names)} photographs")
@@ -414,6 +419,7 @@ def create_input_files(
     Raises ValueError where a setting cannot be right, the caption file or the lists
     cannot be read, no caption fits, no word is frequent enough, no image is left, or a
     photograph is broken; FileNotFoundError where a file or photograph is missing;
+    TypeError where a path is none;
     OSError where the disk is too small, or another run is at work there. Warns of an
     empty split, and of names in the lists without captions.
     """
@@ -428,6 +434,7 @@ def create_input_files(
         max_images,
         tokens,
     )
+    output = path_of(output, "output")
     plan = once(lambda: plan_files(dataset, captions, images, splits, settings))
     return write_files(plan, output).base
 

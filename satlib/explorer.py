@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import ipywidgets
@@ -296,7 +296,7 @@ def plain_figure(caption, image):
 
 
 def explore(
-    captioners, images: Sequence, beam_size: int = 5, side_by_side: bool = False
+    captioners, images: Iterable, beam_size: int = 5, side_by_side: bool = False
 ) -> Explorer:
     """Caption photographs and return an `Explorer` of the maps.
 
@@ -304,6 +304,10 @@ def explore(
     arrays, or nothing yet. `side_by_side` shows all at once. Raises the errors of
     `load_photograph`, and ValueError without a captioner, or for a wrong `beam_size`.
     """
-    if isinstance(captioners, Sequence) and not captioners:
-        raise ValueError("explore needs a captioner, or a list of them")
+    many = isinstance(captioners, Iterable)
+    captioners = list(captioners) if many else [captioners]
+    if not captioners or not all(hasattr(each, "caption") for each in captioners):
+        problem = "explore needs a captioner, or a list of them"
+        raise ValueError(f"{problem}; load_captioner(path) opens a checkpoint")
+    images = list(images) if isinstance(images, Iterator) else images
     return Explorer(captioners, images, beam_size, side_by_side)

@@ -31,6 +31,7 @@ from satlib.files import (
 )
 from satlib.learner import Learner, check_kept
 from satlib.model import (
+    encoder_of,
     load_checkpoint,
     named,
     new_model,
@@ -333,10 +334,11 @@ def fit(config: Config, resume: bool = True) -> Run:
     if checkpoint and next_lesson(config, checkpoint["history"]) is None:
         once(lambda: _complete(folder, checkpoint))
         return Run(config, folder, checkpoint["history"])
+    encoder = encoder_of(config)  # there may be none without the network
     with together(hold(folder)):
         files = write_data(config, plan)
         checkpoint = taken_up(config, folder, plan.manifest) if resume else None
-        return _train(config, plan, files, checkpoint, folder)
+        return _train(config, encoder, plan, files, checkpoint, folder)
 
 
 # chapters/fit.md: Fit
@@ -349,9 +351,9 @@ def _complete(folder, checkpoint):
 
 
 # chapters/fit.md: Fit
-def _train(config, plan, files, checkpoint, folder):
+def _train(config, encoder, plan, files, checkpoint, folder):
     references = [e["captions"] for e in files.read("references", "VAL")]
-    model = new_model(config, files.read("wordmap"))
+    model = new_model(config, files.read("wordmap"), encoder)
     lesson = LESSONS[checkpoint["lesson"]] if checkpoint else next_lesson(config, [])
     learner = Learner(model, lesson)
     learner.keep = keeper(learner, plan.manifest, folder)
@@ -393,12 +395,19 @@ def score_test(run, captioner):
 
 
 # chapters/fit.md: From the command line
+def _from_yaml(place, text):
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
 def parameters_in(path):
     """Return what a YAML file holds, by name. Raises ValueError for another file."""
-    with open(path, encoding="utf-8") as file:
-        found = yaml.safe_load(file) or {}
+    found = _from_yaml(path, Path(path).read_bytes()) or {}
     if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold lines such as `epochs: 6`")
+        problem = f"expected lines such as `epochs: 3`, found {found!r:.60}"
+        raise ValueError(f"{path}: {problem}")
     return {str(name): value for name, value in found.items()}
 
 
@@ -413,7 +422,7 @@ def main(arguments=None):
     given, chosen = parser.parse_args(arguments), {}
     for path in given.f:
         chosen |= parameters_in(path)
-    chosen |= {name: yaml.safe_load(value) for name, value in given.p}
+    chosen |= {name: _from_yaml(name, value) for name, value in given.p}
     config = config_from(chosen, besides={"resume": bool})
     with group():
         return fit(config, chosen.get("resume", True))

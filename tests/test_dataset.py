@@ -378,7 +378,7 @@ def test_files_know_whether_they_are_there(example):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"caps_per_img": 0}, "caps_per_img=0 must be 1 or more"),
+        ({"caps_per_img": 0}, "caps_per_img=0 must be a whole number from 1 to"),
         ({"min_freq": -1}, "min_freq=-1"),
         ({"max_length": 2}, "max_length=2"),
         ({"image_size": 0}, "image_size=0"),

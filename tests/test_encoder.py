@@ -189,6 +189,9 @@ def test_fine_tune_opens_the_later_of_nine_blocks(name):
         encoder.fine_tune(from_block=9)
     encoder.fine_tune(False)
     assert not any(p.requires_grad for p in encoder.parameters())
+    encoder = build_encoder(name, pretrained=False, image_size=64, stage=1)
+    assert not any(p.requires_grad for p in encoder.parameters())
+    assert all(p.requires_grad for p in encoder.fine_tune().parameters())
 
 
 def test_gradients_reach_the_open_blocks_only(lite0):

@@ -16,6 +16,7 @@ from satlib.configuration import Config, checked, config_from, folders
 from satlib.dataset import create_input_files
 from satlib.explorer import explore
 from satlib.files import check_name
+from satlib.fit import fit, main
 
 PICTURE = Image.new("RGB", (20, 10), "red")
 
@@ -405,3 +406,32 @@ def test_every_choice_is_checked():
             with pytest.raises(ValueError, match=f"{choice.name} must be "):
                 kind(**{choice.name: object()})
     assert checked("x", Path("a"), str | None) == "a"
+
+
+@pytest.mark.parametrize(
+    "text", ["- epochs", "epochs", "3", "epochs: 1: 2", "[", "a: *b", b"\xff\xfea"]
+)
+def test_a_file_of_parameters_that_is_none(tmp_path, text):
+    """`-f` with a list, a word, a slip in YAML, bytes: an error with its name."""
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=r"mine\.yaml: "):
+        main(["-f", str(path)])
+    with pytest.raises(ValueError, match="epochs"):
+        main(["-p", "epochs", "[1"])
+
+
+def test_weights_that_cannot_be_had(mine, tmp_path, monkeypatch):
+    """An encoder whose weights cannot be had: an error before anything is written."""
+    names = [f"{k}.png" for k in range(10)]
+    (tmp_path / "c.csv").write_text("".join(f"{name},a dog\n" for name in names))
+    for name in names:
+        PICTURE.save(tmp_path / "i" / name)
+
+    def offline(config):
+        raise OSError("no weights")
+
+    monkeypatch.setattr("satlib.fit.encoder_of", offline)
+    with pytest.raises(OSError, match="no weights"):
+        fit(Config(**mine, min_freq=0, output=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from satlib import dataset
 from satlib.bleu import corpus_bleu, scores
-from satlib.caption_files import Captions
+from satlib.caption_files import Captions, read_splits
 from satlib.configuration import Config, check_same_run, folders
 from satlib.dataset import Files, create_input_files
 from satlib.fit import plan_data
@@ -255,10 +255,48 @@ def test_a_name_that_two_files_might_have(data):
     "name",
     ["caps_per_img", "min_freq", "max_length", "seed", "image_size", "max_images"],
 )
-@pytest.mark.parametrize("value", ["5", 5.0, -1, float("nan"), True, [5]])
+@pytest.mark.parametrize("value", ["5", 5.0, -1, 10**12, float("nan"), True, [5]])
 def test_a_setting_that_is_no_number(data, name, value):
-    """A text, a fraction, NaN or a negative number for a whole number: refused."""
+    """A text, a fraction, NaN or a number beyond all sense: refused."""
     data.refuse(f"{name}=", "whole number", **{name: value})
+
+
+def test_the_home_folder_in_paths(whole, monkeypatch):
+    """Paths that begin with `~`: the home folder, for each that is read or written."""
+    monkeypatch.setenv("HOME", str(whole.folder))
+    lines = "".join(f"{name},a dog\n" for name in NAMES)
+    (whole.folder / "captions.csv").write_text(lines)
+    for split, names in {
+        "train": NAMES[:6],
+        "val": NAMES[6:8],
+        "test": NAMES[8:],
+    }.items():
+        (whole.folder / f"{split}.txt").write_text("\n".join(names))
+    paths = "~/captions.csv", "~/images", "~/out"
+    base = create_input_files("home", *paths, splits="~", **OPTIONS)
+    assert read_splits("~")["train"] == NAMES[:6]
+    assert Files(whole.folder / "out", base).path("manifest").exists()
+
+
+@pytest.mark.parametrize("value", [None, 3, 0.8, b"x", [0.8, 0.2], ""])
+@pytest.mark.parametrize("name", ["captions", "images", "output", "splits"])
+def test_what_is_no_path(data, name, value):
+    """A number, nothing, bytes or shares where a path is meant: named, at once."""
+    given = dict(captions=data.folder / "c.csv", images=data.folder / "images")
+    given |= {"output": data.folder / "out", name: value}
+    given["captions"].write_text("0.jpg,a dog\n") if name != "captions" else None
+    if name == "splits" and not value:
+        return  # none are given
+    with pytest.raises(TypeError, match="must be a path, not"):
+        create_input_files("data", **given, **OPTIONS)
+    assert not (data.folder / "out").exists()
+
+
+def test_a_folder_of_photographs_that_is_not_there(data):
+    """A folder of photographs that is not there, or a file: said so, not 'skip'."""
+    for path in data.folder / "pictures", data.folder / "images" / "0.jpg":
+        with pytest.raises(FileNotFoundError, match="no such folder"):
+            create_input_files("data", Captions(data.captions), path, data.folder)
 
 
 @pytest.mark.parametrize(

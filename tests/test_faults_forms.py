@@ -74,6 +74,28 @@ def test_columns_in_another_order_or_too_many(path, text):
     assert read(path, text).captions == BOTH
 
 
+@pytest.mark.parametrize("mark", ["sep={}\n", '"sep={}"\n', "\ufeffsep={}\r\n"])
+@pytest.mark.parametrize("between", ";|\t,")
+def test_a_line_for_excel_before_the_table(path, mark, between):
+    """A first line `sep=;`, by which Excel knows the separator: is no row."""
+    text = "image;caption\na.jpg;A cat\nb.jpg;A dog\n".replace(";", between)
+    assert read(path, mark.format(between) + text).captions == BOTH
+
+
+@pytest.mark.parametrize("split", ["holdout", "", "0", "train2", "no"])
+def test_a_split_that_is_not_known(path, split):
+    """A column `split` with a split that is not known: refused, with its line."""
+    text = f"image,caption,split\na.jpg,A cat,train\nb.jpg,A dog,{split}\n"
+    refuse(path, text, "line 3", "b.jpg", f"unknown split {split!r}", "train, val")
+
+
+@pytest.mark.parametrize("cat", ["A &quot;cat&quot;", "A&nbsp;cat", "A &#99;at &amp;"])
+def test_letters_that_are_written_as_on_web_pages(path, cat):
+    """`&amp;`, `&quot;`, `&#39;` in captions from the web: the signs that are meant."""
+    assert read(path, f"a.jpg\t{cat}\nb.jpg\tA dog\n").captions == BOTH
+    assert read(path, "a.jpg\tman&#39;s &lt;3\n").captions["a.jpg"] == [["man's", "3"]]
+
+
 def test_several_columns_of_captions(path):
     """Captions in several columns, `caption_1` and so on: each is one."""
     text = "image,caption_1,caption_2\na.jpg,A cat,A dog\nb.jpg,A dog,\n"

@@ -244,10 +244,17 @@ def test_an_explorer_begins_with_an_upload(captioners, side_by_side, capsys):
     explorer._ipython_display_()
 
 
-def test_no_captioner():
-    """An empty list of captioners: refused."""
-    with pytest.raises(ValueError, match="needs a captioner"):
-        explore([], [PICTURE])
+@pytest.mark.parametrize("given", [[], None, "best.pt", 3, ["best.pt"], {"a": Fixed()}])
+def test_no_captioner(given):
+    """No captioner, or the path of one: refused, with what opens it."""
+    with pytest.raises(ValueError, match="needs a captioner.*load_captioner"):
+        explore(given, [PICTURE])
+
+
+def test_photographs_and_captioners_that_come_one_by_one():
+    """Generators of photographs and captioners: each is captioned by each."""
+    explorer = explore((Fixed() for _ in "ab"), (PICTURE for _ in "abc"))
+    assert [len(views) for views in explorer.views] == [2, 2, 2]
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

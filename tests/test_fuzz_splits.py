@@ -54,8 +54,10 @@ class Held:
     def __init__(self, path):
         self.name = str(path).rpartition("/")[2]
 
-    def __str__(self):
+    def __fspath__(self):
         return self.name
+
+    __str__ = __fspath__
 
     def is_dir(self):
         return False

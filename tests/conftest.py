@@ -29,6 +29,17 @@ def tried(request):
     return request.config.stash[TRIED]
 
 
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # one of several processes
+        session.config.workeroutput["tried"] = dict(session.config.stash[TRIED])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    if not error:
+        node.config.stash[TRIED].update(node.workeroutput["tried"])
+
+
 def pytest_terminal_summary(terminalreporter, config):
     passed = terminalreporter.getreports("passed")
     faults = sum("/test_faults_" in f"/{report.nodeid}" for report in passed)

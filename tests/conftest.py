@@ -1,7 +1,9 @@
 """A tiny captioned world for tests: flat pictures, captions that name the colour."""
 
 import os
+import shutil
 from collections import Counter
+from dataclasses import replace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only wait
 
@@ -11,8 +13,10 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from satlib.captioner import Captioner  # noqa: E402
+from satlib.configuration import Config  # noqa: E402
 from satlib.decoder import Decoder  # noqa: E402
 from satlib.encoder import Encoder, build_encoder  # noqa: E402
+from satlib.fit import fit  # noqa: E402
 from satlib.scenes import draw, make_scene  # noqa: E402
 from satlib.training import caption_loss  # noqa: E402
 
@@ -224,3 +228,23 @@ def planted_captioner(size=224):
 def planted():
     """A captioner made by hand, of which is known where it must look."""
     return planted_captioner()
+
+
+@pytest.fixture(scope="session")
+def done(world, tmp_path_factory):
+    """The configuration of a run of one epoch, which is done."""
+    paths = {"captions": world / "captions.csv", "images": world / "Images"}
+    paths |= {"splits": world, "output": tmp_path_factory.mktemp("done") / "run"}
+    paths = {name: str(path) for name, path in paths.items()}
+    choices = {"min_freq": 0, "image_size": 64, "stage": 5, "epochs": 1}
+    choices |= {"attention_dim": 8, "embed_dim": 8, "decoder_dim": 8, "batch_size": 4}
+    config = Config(dataset="world", **paths, **choices)
+    fit(config)
+    return config
+
+
+@pytest.fixture
+def copied(done, tmp_path):
+    """The same run in a folder of its own, to be spoilt: (configuration, folder)."""
+    shutil.copytree(done.output, tmp_path / "run")
+    return replace(done, output=str(tmp_path / "run")), tmp_path / "run"

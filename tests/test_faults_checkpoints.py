@@ -2,7 +2,6 @@
 
 import contextlib
 import pickle
-import shutil
 import socket
 import zipfile
 from dataclasses import asdict, replace
@@ -22,7 +21,6 @@ from satlib.model import load_checkpoint, load_model, save_checkpoint
 resource = pytest.importorskip("resource")  # sets how large a file may be
 WORDS = ["<pad>", "a", "cat", "<start>", "<end>", "<unk>"]
 SIZES = {"attention_dim": 3, "embed_dim": 5, "decoder_dim": 7, "image_size": 64}
-SMALL = {"attention_dim": 8, "embed_dim": 8, "decoder_dim": 8, "batch_size": 4}
 
 
 def content(**changes):
@@ -39,25 +37,6 @@ def changed(part, **changes):
     found[part] = found[part] | changes
     found[part] = {k: v for k, v in found[part].items() if v is not None}
     return found
-
-
-@pytest.fixture(scope="module")
-def config(world, tmp_path_factory):
-    """The configuration of a run of one epoch, which is done."""
-    paths = {"captions": world / "captions.csv", "images": world / "Images"}
-    paths |= {"splits": world, "output": tmp_path_factory.mktemp("checkpoints") / "run"}
-    paths = {name: str(path) for name, path in paths.items()}
-    choices = {"min_freq": 0, "image_size": 64, "stage": 5, "epochs": 1}
-    config = Config(dataset="world", **paths, **choices, **SMALL)
-    fit(config)
-    return config
-
-
-@pytest.fixture
-def copied(config, tmp_path):
-    """The same run in a folder of its own, to be spoilt: (configuration, folder)."""
-    shutil.copytree(config.output, tmp_path / "run")
-    return replace(config, output=str(tmp_path / "run")), tmp_path / "run"
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Numbers that are none"""
 
-import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,32 +10,17 @@ import torch
 
 from satlib import concepts, self_critical, training, validation
 from satlib.batches import CaptionDataset, batches
-from satlib.configuration import Config
 from satlib.dataset import Files
 from satlib.fit import epochs_since_best, fit
 from satlib.learner import Learner
 from satlib.training import Iterations, check_number
 
-SIZES = {"attention_dim": 8, "embed_dim": 8, "decoder_dim": 8, "batch_size": 4}
-
-
-@pytest.fixture(scope="module")
-def config(world, tmp_path_factory):
-    """The configuration of a run of one epoch, which is done."""
-    paths = {"captions": world / "captions.csv", "images": world / "Images"}
-    paths |= {"splits": world, "output": tmp_path_factory.mktemp("numbers") / "run"}
-    paths = {name: str(path) for name, path in paths.items()}
-    choices = {"min_freq": 0, "image_size": 64, "stage": 5, "epochs": 1}
-    config = Config(dataset="world", **paths, **choices, **SIZES)
-    fit(config)
-    return config
-
 
 @pytest.fixture
-def run(config, tmp_path):
-    """The same run in a folder of its own, to be continued: (configuration, folder)."""
-    shutil.copytree(config.output, tmp_path / "run")
-    return replace(config, output=str(tmp_path / "run"), epochs=3), tmp_path / "run"
+def run(copied):
+    """A run of one epoch, to be continued: (configuration, folder)."""
+    config, folder = copied
+    return replace(config, epochs=3), folder
 
 
 def kept(folder):

@@ -41,7 +41,7 @@ from satlib.model import (
 from satlib.scale import group, once, tell, together
 from satlib.scenes import write_scenes
 from satlib.self_critical import RewardLesson
-from satlib.training import adjust_learning_rate
+from satlib.training import adjust_learning_rate, multiplying
 from satlib.validation import WordLesson
 
 
@@ -184,7 +184,8 @@ def run_epoch(learner, files, references, folder):
     row["learning_rate"] = learner.optimizers[-1].param_groups[0]["lr"]
     loader = batches(splits[1], config.batch_size, workers=config.workers)
     wide = lesson.opens_encoder(config)
-    with nullcontext() if wide else threads_for(learner.decoder):
+    threads = nullcontext() if wide else threads_for(learner.decoder)
+    with threads, multiplying(config.matmul_precision):
         taught = teach(learner, splits[0])
         row |= {f"train_{name}": value for name, value in taught.items()}
         try:

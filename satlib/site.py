@@ -89,6 +89,7 @@ def _run_ahead(app, env, names):
     if config is None or config.execution_mode != "cache":
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the pages' own processes
+    os.environ.setdefault("TQDM_DISABLE", "1")  # nobody waits for a page
     get_cache(config.execution_cache_path).list_cache_records()  # before two make it
     late = [name for name in names if name not in MAKERS and _waits(env, name)]
     early = sorted({*names} - {*late}, key=lambda name: (name not in MAKERS, name))

@@ -2,15 +2,18 @@
 # chapters/figures.md: Figures: the drawing parts
 """The drawing parts of the book: heat maps over pictures, panels, a linked slider."""
 
+import html
 import io
 import re
 import unicodedata
 import warnings
 from functools import cache
+from itertools import zip_longest
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import HTML
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
@@ -165,6 +168,37 @@ def panels(images, titles=None, alphas=None, columns=6, width=1.8, scale=None):
         heat_map(image, alpha, ax, title, scale=scale)
     plt.close(figure)
     return figure
+
+
+# chapters/figures.md: Tables
+NUMBER = re.compile(r"[+−-]?\d[\d,.]*(e[+−-]?\d+)?[  ]?%?")
+
+
+def table(header, rows):
+    """Return a table as HTML: a header, and rows that begin with their names.
+
+    What is no text is shown as `str` does. Raises ValueError where a row is not as
+    long as the header.
+    """
+    rows = [[showable(str(content)) for content in row] for row in rows]
+    columns = [*zip(*rows, strict=True)]
+    if len(columns) != len(header):
+        raise ValueError(f"{len(columns)} columns under {len(header)} names")
+    right = [all(map(NUMBER.fullmatch, column)) for column in columns]
+    header = [showable(name) for name in header]
+    head = _row(header, right, ["col"] * len(header))
+    body = "".join(_row(row, right, ["row"]) for row in rows)
+    parts = f"<thead>{head}</thead><tbody>{body}</tbody>"
+    return HTML(f'<table class="table">{parts}</table>')
+
+
+def _row(contents, right, scopes):
+    cells = []
+    for content, to_the_right, scope in zip_longest(contents, right, scopes):
+        side = ' style="text-align: right"' if to_the_right else ""
+        kind = f'th scope="{scope}"' if scope else "td"
+        cells.append(f"<{kind}{side}>{html.escape(content)}</{kind[:2]}>")
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 # chapters/figures.md: Stepping through a stack of pictures

@@ -1,6 +1,7 @@
 """Maps lie where they should, and the slider is linked in the browser."""
 
 import io
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +17,7 @@ from satlib.figures import (
     overlay,
     panels,
     stretch,
+    table,
     told_apart,
 )
 
@@ -166,3 +168,26 @@ def test_a_stepper_shows_label_picture_and_text_together():
     assert [pixel(widget).index(max(pixel(widget))) for widget in stepper.pictures] == [
         *(2, 1, 0)
     ]
+
+
+def test_a_table_names_its_columns_and_rows():
+    rows = [["a <cat>", "1.5 %", "1e-07", "3 of 4"], ["a dog", "−2%", 1000, 5]]
+    html = table(["of", "share", "size", "how\nmany"], rows).data
+    head, first, second = re.findall("<tr>(.*?)</tr>", html)
+    assert re.findall(
+        'scope="col"(?: style="text-align: (right)")?>([^<]+)<', head
+    ) == [
+        ("", "of"),
+        ("right", "share"),
+        ("right", "size"),
+        ("", "how many"),
+    ]
+    assert first.startswith('<th scope="row">a &lt;cat&gt;</th><td style=')
+    assert re.findall("<td(.*?)>(.*?)</td>", second) == [
+        (' style="text-align: right"', "−2%"),
+        (' style="text-align: right"', "1000"),
+        ("", "5"),
+    ]
+    for rows in ([["a", 1], ["b"]], [["a"]], [["a", 1, 2]]):
+        with pytest.raises(ValueError):
+            table(["of", "share"], rows)

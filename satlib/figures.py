@@ -171,7 +171,7 @@ def panels(images, titles=None, alphas=None, columns=6, width=1.8, scale=None):
 
 
 # chapters/figures.md: Tables
-NUMBER = re.compile(r"[+−-]?\d[\d,.]*(e[+−-]?\d+)?[  ]?%?")
+NUMBER = re.compile(r"–|[+−-]?\d[\d,.]*(e[+−-]?\d+)?[  ]?%?")
 
 
 def table(header, rows):

@@ -38,7 +38,7 @@ from satlib.model import (
     save_checkpoint,
     threads_for,
 )
-from satlib.scale import group, once, tell, together
+from satlib.scale import check_alike, group, once, tell, together
 from satlib.scenes import write_scenes
 from satlib.self_critical import RewardLesson
 from satlib.training import adjust_learning_rate, multiplying
@@ -332,6 +332,7 @@ def fit(config: Config, resume: bool = True) -> Run:
     plan = once(lambda: plan_data(config))
     folder = places(config, plan)[1]
     checkpoint = taken_up(config, folder, plan.manifest) if resume else None
+    check_alike(f"runs in {folder}", digest(checkpoint and checkpoint["history"]))
     if checkpoint and next_lesson(config, checkpoint["history"]) is None:
         once(lambda: _complete(folder, checkpoint))
         return Run(config, folder, checkpoint["history"])

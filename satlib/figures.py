@@ -279,7 +279,7 @@ def _numbered(labels):
 def rendered(figure):
     """Return a matplotlib figure as a PIL image, and close it."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=80)
+    figure.savefig(file, format="png", dpi=80, facecolor="white")
     plt.close(figure)
     return Image.open(file).convert("RGB")
 

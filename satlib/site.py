@@ -2,7 +2,12 @@
 # chapters/site.md: Site: pages that run side by side, and work without a network
 """The site: scripts from npm for reading without a network, each page's module."""
 
+import base64
+import hashlib
+import html
+import io
 import os
+import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +18,7 @@ from docutils import nodes
 from jupyter_cache import get_cache
 from myst_nb.core.execute import create_client
 from myst_nb.core.read import create_nb_reader
+from PIL import Image
 from sphinx.util import logging
 
 PACKAGES = {"@jupyter-widgets/html-manager": "1.0.15", "mathjax": "3.2.2"}
@@ -116,6 +122,71 @@ def _run(env, name):
             pass  # it has run, or was in the cache
 
 
+# chapters/site.md: Figures on any screen
+KERNEL = """\
+c.InlineBackend.figure_formats = {"svg"}
+c.InlineBackend.rc = {
+    "axes.facecolor": "none",
+    "figure.dpi": 200,
+    "figure.facecolor": "none",
+    "legend.facecolor": "white",
+    "svg.hashsalt": "book",
+}
+c.IPKernelApp.log_level = "ERROR"
+"""
+
+
+def _draw_lines(app, config):
+    profile = Path(app.outdir).parent / "ipython" / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    (profile / "ipython_kernel_config.py").write_text(KERNEL, encoding="utf-8")
+    os.environ["IPYTHONDIR"] = str(profile.parent)
+
+
+# chapters/site.md: Figures on any screen
+NOT_DRAWN = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.S)
+PHOTOGRAPH = re.compile(r"data:image/png;base64,([^\"]+)")
+SIZE = re.compile(r'width="([\d.]+)pt" height="[\d.]+pt"')
+
+
+def drawing(svg, alt):
+    """Return an SVG file of matplotlib's as HTML, described by the text `alt`."""
+    svg = NOT_DRAWN.sub("", svg[svg.index("<svg") :])
+    svg = re.sub(r'<g id="([\w.]+?)_\d+"', r'<g class="\1"', svg)
+    svg = PHOTOGRAPH.sub(_as_webp, svg)
+    mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{mark}-", svg)
+    width = round(float(SIZE.search(svg)[1]) * 96 / 72)
+    style = f"max-width: {width}px; min-width: {0.8 * width:.0f}px"
+    told = f'role="img" aria-label="{html.escape(alt)}" style="{style}"'
+    return f'<div class="drawing">{SIZE.sub(told, svg, count=1)}</div>'
+
+
+def _as_webp(match):
+    picture, files = Image.open(io.BytesIO(base64.b64decode(match[1]))), []
+    for how in ({"quality": 85}, {"lossless": True}):
+        files.append(io.BytesIO())
+        picture.save(files[-1], "WEBP", **how)
+    smaller = min((file.getvalue() for file in files), key=len)
+    return f"data:image/webp;base64,{base64.b64encode(smaller).decode()}"
+
+
+# chapters/site.md: Figures on any screen
+def _insert_drawings(app, doctree, name):
+    if app.builder.format == "html":
+        for image in [*doctree.findall(nodes.image)]:
+            path = Path(app.srcdir, image["uri"])
+            if path.suffix == ".svg" and "jupyter_execute" in path.parts:
+                figure = drawing(path.read_text("utf-8"), image.get("alt", ""))
+                image.replace_self(nodes.raw("", figure, format="html"))
+
+
+def _use_drawings(app):
+    app.connect("config-inited", _draw_lines)
+    app.connect("doctree-resolved", _insert_drawings)
+    app.add_js_file("scroll.js", loading_method="defer")
+
+
 # chapters/site.md: Which module is this?
 def _name_module(app, doctree):
     module = f"{PurePosixPath(app.env.docname).name}.py"
@@ -132,6 +203,7 @@ def setup(app):
     app.connect("config-inited", _use_scripts, priority=1)
     app.connect("env-before-read-docs", _run_ahead)
     app.connect("doctree-read", _name_module)
+    _use_drawings(app)
     app.connect("html-page-context", _drop_doubles, priority=900)
     app.add_js_file("book.js", priority=1)
     return {"parallel_read_safe": True}

@@ -16,7 +16,7 @@ from satlib.beam_search import beam_search, speakable
 from satlib.decoder import Decoder, Memory, pack, textbook_forward, textbook_step
 from satlib.encoder import pooling_matrix
 from satlib.recurrence import FastDecoder, SharedLinear, SharedScores
-from satlib.training import caption_loss, clip_gradient
+from satlib.training import caption_loss, clip_gradient, multiplying
 
 
 # chapters/benchmark.md: An example of any size
@@ -210,8 +210,15 @@ def training_times(sizes, repeats=5):
         name: partial(training_step, forward, optimizer, *captions)
         for name, forward in forms.items()
     }
+    steps["in bfloat16"] = in_bfloat16(steps["shared operations"])
     shapes = products(sizes, pack(*captions).batch_sizes)
     return compare(steps | {"products alone": only_products(shapes)}, repeats)
+
+
+# chapters/benchmark.md: The race
+def in_bfloat16(function):
+    """Return a function that does the same, its products in "medium" precision."""
+    return multiplying("medium")(function)
 
 
 # chapters/benchmark.md: The race
@@ -314,4 +321,22 @@ def search_times(sizes, beam_size=5, repeats=5):
     forms = forms_of_search(*search_example(sizes), beam_size=beam_size)
     if forms["textbook"]() != forms["ours"]():
         raise AssertionError("both searches must find the same captions")
+    forms["in bfloat16"] = in_bfloat16(forms["ours"])
+    forms["products alone"] = only_products(search_products(sizes, beam_size))
     return compare(forms, repeats)
+
+
+# chapters/benchmark.md: Captions: beam search for one image and for all
+def search_products(sizes, beam_size, words=14):
+    """List the matrix products of a beam search as (how many at once, r, s, t)."""
+    n, k, p = sizes.images, beam_size, sizes.side**2
+    a, d, e = sizes.attention_dim, sizes.encoder_dim, sizes.embed_dim
+    h, v, c = sizes.decoder_dim, sizes.vocab_size, 64 if p == 196 else p
+    found = [(1, n * c, d, a), *2 * [(1, n, d, h)]]  # keys, the first state
+    found += [(n, p, c, a)] if c < p else []  # pooling the keys
+    layers = (h, a), (h, d), (h, 4 * h), (d, 4 * h), (e, 4 * h), (h, v)
+    for each in [1, *(words - 1) * [k]]:
+        found += [(1, n * each, i, o) for i, o in layers]
+        found += [(n, each, c, d)]  # context
+        found += [(1, n * each, p, c)] if c < p else []  # pooling alpha
+    return found

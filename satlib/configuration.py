@@ -94,6 +94,7 @@ def usual(dataset, encoder):
 
 # chapters/configuration.md: The configuration
 PATHS = ["captions", "images", "splits", "output"]
+PRECISIONS = ["highest", "medium"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class Config:
     epochs: int = number(6, 1)  # at most, on words
     self_critical_epochs: int = number(0, 0)  # after these, on CIDEr-D
     batch_size: int = number(8, 1, 65_536)  # images, each with all its captions
+    matmul_precision: str = "highest"  # or "medium": in 16 bits, where that is fast
     decoder_lr: float = number(1.5e-3, 1e-9, 10)
     encoder_lr: float = number(1e-4, 1e-9, 10)
     self_critical_lr: float = number(1e-4, 1e-9, 10)
@@ -169,6 +171,7 @@ def _check_data(config):
         raise ValueError(f"dataset={config.dataset!r} needs captions=… and images=…")
     check_known("on_error", config.on_error, ["raise", "skip"])
     check_known("tokens", config.tokens, TOKENS)
+    check_known("matmul_precision", config.matmul_precision, PRECISIONS)
     check_there("captions", config.captions, ["file"])
     check_there("images", config.images, ["folder"])
     check_there("splits", config.splits, ["file", "folder"])

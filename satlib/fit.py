@@ -38,10 +38,10 @@ from satlib.model import (
     save_checkpoint,
     threads_for,
 )
-from satlib.scale import group, once, tell, together
+from satlib.scale import check_alike, group, once, tell, together
 from satlib.scenes import write_scenes
 from satlib.self_critical import RewardLesson
-from satlib.training import adjust_learning_rate
+from satlib.training import adjust_learning_rate, multiplying
 from satlib.validation import WordLesson
 
 
@@ -184,7 +184,8 @@ def run_epoch(learner, files, references, folder):
     row["learning_rate"] = learner.optimizers[-1].param_groups[0]["lr"]
     loader = batches(splits[1], config.batch_size, workers=config.workers)
     wide = lesson.opens_encoder(config)
-    with nullcontext() if wide else threads_for(learner.decoder):
+    threads = nullcontext() if wide else threads_for(learner.decoder)
+    with threads, multiplying(config.matmul_precision):
         taught = teach(learner, splits[0])
         row |= {f"train_{name}": value for name, value in taught.items()}
         try:
@@ -331,6 +332,7 @@ def fit(config: Config, resume: bool = True) -> Run:
     plan = once(lambda: plan_data(config))
     folder = places(config, plan)[1]
     checkpoint = taken_up(config, folder, plan.manifest) if resume else None
+    check_alike(f"runs in {folder}", digest(checkpoint and checkpoint["history"]))
     if checkpoint and next_lesson(config, checkpoint["history"]) is None:
         once(lambda: _complete(folder, checkpoint))
         return Run(config, folder, checkpoint["history"])

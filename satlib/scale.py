@@ -141,6 +141,14 @@ def together(manager):
         wait()
 
 
+# chapters/scale.md: One speaks, one writes
+def check_alike(what, digest):
+    """Raise a ValueError unless all processes have the same digest of something."""
+    (digests,) = gathered([digest])
+    if len({*digests}) > 1:
+        raise ValueError(f"the processes see different {what}: is it one for all?")
+
+
 # chapters/scale.md: Large files in parts
 def part_of(path):
     """Return the path of this process's part of a file; alone, that of the file."""

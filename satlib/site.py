@@ -95,6 +95,7 @@ def _run_ahead(app, env, names):
     if config is None or config.execution_mode != "cache":
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the pages' own processes
+    os.environ.setdefault("TQDM_DISABLE", "1")  # nobody waits for a page
     get_cache(config.execution_cache_path).list_cache_records()  # before two make it
     late = [name for name in names if name not in MAKERS and _waits(env, name)]
     early = sorted({*names} - {*late}, key=lambda name: (name not in MAKERS, name))
@@ -156,7 +157,7 @@ def drawing(svg, alt):
     mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{mark}-", svg)
     width = round(float(SIZE.search(svg)[1]) * 96 / 72)
-    style = f"max-width: {width}px; min-width: {0.8 * width:.0f}px"
+    style = f"max-width: {width}px; min-width: {min(0.8 * width, 600):.0f}px"
     told = f'role="img" aria-label="{html.escape(alt)}" style="{style}"'
     return f'<div class="drawing">{SIZE.sub(told, svg, count=1)}</div>'
 

@@ -62,6 +62,17 @@ def textbook_epoch(decoder, optimizer, encoder, images):
 
 
 # chapters/speed.md: An epoch on photographs
+def epoch_products(sizes, dataset):
+    """List the matrix products of an epoch of ours: (how many at once, r, s, t)."""
+    found = []
+    for _, captions, lengths, *_ in batches(dataset, 16, seed=0):
+        images = len(captions) // 5
+        these = replace(sizes, images=images, per_image=5)
+        found += race.products(these, pack(captions, lengths).batch_sizes)
+    return found
+
+
+# chapters/speed.md: An epoch on photographs
 def epoch_times(sizes, encoder_name="efficientnet_b4", repeats=5):
     """Return the seconds of epochs from the second on, the textbook's and ours."""
     decoder, *_ = race.example(sizes)
@@ -76,7 +87,10 @@ def epoch_times(sizes, encoder_name="efficientnet_b4", repeats=5):
     with tempfile.TemporaryDirectory() as folder:
         images, cells = epoch_data(Path(folder), encoder, encoder_name)
         textbook = partial(textbook_epoch, decoder, optimizer, encoder, images)
-        return race.compare({"textbook": textbook, "ours": ours}, repeats)
+        forms = {"textbook": textbook, "ours": ours}
+        forms["in bfloat16"] = race.in_bfloat16(ours)
+        forms["products alone"] = race.only_products(epoch_products(sizes, cells))
+        return race.compare(forms, repeats)
 
 
 # chapters/speed.md: Writing the data files
@@ -266,7 +280,7 @@ def measure(sizes, images=100, photographs=1000, repeats=5):
 # chapters/speed.md: Everything, at the textbook's sizes
 def table(found):
     """Return rows of the table: what, the ratio or share, the smallest, the largest."""
-    first, *_, last, products = found["training"]
+    first, last = "textbook", "shared operations"
     pairs = {
         "training step": (found["training"], first, last),
         "training step, five captions an image": (found["five"], first, last),
@@ -276,7 +290,7 @@ def table(found):
         "a folder, in turn or side by side": (found["folder"], "in turn", "ours"),
         "beam 5, times beam 1": (found["search"], "ours", "beam 1"),
         "writing files, times Pillow alone": (found["files"], "ours", "Pillow alone"),
-        "share of the matrix speed": (found["training"], products, last),
+        "share of the matrix speed": (found["training"], "products alone", last),
     }
     rows = [(what, *race.ratios(*pair)) for what, pair in pairs.items()]
     one, two = (found["processes"][f"{n} × 1 threads"] for n in (1, 2))
@@ -290,6 +304,27 @@ def print_table(rows):
     """Print the rows of the table."""
     for what, middle, least, most in rows:
         print(f"{what:40} {middle:6.2f}  ({least:.2f} to {most:.2f})")
+
+
+# chapters/speed.md: Everything, at the textbook's sizes
+def limits(found):
+    """Return rows: what, how many times the textbook's form takes as long as each of
+
+    ours, ours in bfloat16, and the matrix products of ours alone.
+    """
+    measured = {
+        "training step": (found["training"], "shared operations"),
+        "training step, five captions an image": (found["five"], "shared operations"),
+        "epoch on photographs": (found["epoch"], "ours"),
+        "captions with beam 5": (found["search"], "ours"),
+    }
+    return [
+        (what, *(race.ratios(times, "textbook", form)[0] for form in (ours, *OTHERS)))
+        for what, (times, ours) in measured.items()
+    ]
+
+
+OTHERS = "in bfloat16", "products alone"
 
 
 # chapters/speed.md: On a GPU

@@ -4,6 +4,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -142,6 +143,18 @@ def mixed_precision(device):
     """Return the context in which a CUDA device multiplies in bfloat16, if it can."""
     able = device.type == "cuda" and torch.cuda.is_bf16_supported(False)
     return torch.autocast(device.type, torch.bfloat16, enabled=able)
+
+
+# chapters/training.md: One epoch
+@contextmanager
+def multiplying(precision):
+    """Multiply float32 matrices in "highest" or "medium" precision for a while."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 # chapters/training.md: One epoch

@@ -64,6 +64,18 @@ def member(monkeypatch):
     return believe
 
 
+def see_different_runs():
+    """Compare what is the same, and then what is not."""
+    scale.check_alike("runs", "the same")
+    with pytest.raises(ValueError, match="different runs: is it one for all?"):
+        scale.check_alike("runs", "a digest" if scale.rank() else None)
+
+
+def test_processes_that_see_different_runs_say_so():
+    scale.check_alike("runs", "a digest")
+    together(2, see_different_runs)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 @pytest.mark.parametrize("items", [0, 1, 2, 7, 8, 100])
 def test_shares_are_neighbours_and_leave_nothing_out(member, items, count):

@@ -207,6 +207,20 @@ def test_the_schedule(world, tmp_path, monkeypatch):
     assert epochs_since_best(history) == 5
 
 
+def test_an_epoch_multiplies_in_the_precision_of_its_run(world, tmp_path, monkeypatch):
+    seen, precision = [], torch.get_float32_matmul_precision
+
+    def taught(*arguments):
+        seen.append(precision())
+        return teach(*arguments)
+
+    monkeypatch.setattr(fit_module, "teach", taught)
+    for name in ("medium", "highest"):
+        folder = tmp_path / name
+        fit(a_config(world, folder, epochs=1, max_images=4, matmul_precision=name))
+    assert [*seen, precision()] == ["medium", "highest", "highest"]
+
+
 def test_fine_tuning_changes_the_encoder_and_resumes(world, tmp_path):
     config = a_config(world, tmp_path / "a", fine_tune=True, epochs=2, max_images=4)
     whole = fit(config)

@@ -68,6 +68,34 @@ def test_the_arithmetic_counted_is_that_of_pytorch(choices, error):
     assert counted == pytest.approx(flops.get_total_flops(), rel=error)
 
 
+@pytest.mark.parametrize("side", [14, 4])
+def test_the_arithmetic_of_a_search_is_that_of_pytorch(side):
+    layers = {"attention_dim": 2, "encoder_dim": 64, "decoder_dim": 64}
+    sizes = replace(SMALL, side=side, vocab_size=200, **layers)
+    decoder, cells, word_map = race.search_example(sizes)
+    counted = race.operations(race.search_products(sizes, beam_size=4, words=6))
+    with FlopCounterMode(display=False) as flops, torch.no_grad():
+        beam_search(decoder, cells, word_map, 4, 6)
+    assert counted == pytest.approx(flops.get_total_flops(), rel=0.02)
+
+
+def test_the_products_of_an_epoch_are_those_of_its_batches(tmp_path):
+    encoder = build_encoder("efficientnet_lite0", pretrained=False)
+    _, cells = speed.epoch_data(tmp_path, encoder, "few", count=25)
+    sizes = replace(SMALL, encoder_dim=1280, vocab_size=100)
+    steps = [sum(len(row[row > 0]) - 1 for row in captions) for _, captions, _ in cells]
+    found = speed.epoch_products(sizes, cells)
+    scores = [shape for shape in found if shape[2:] == (sizes.decoder_dim, 100)]
+    assert len(cells) == 20 and len(scores) == 2  # batches, of 16 images and of 4
+    assert sum(rows for _, rows, *_ in scores) == sum(steps)
+
+
+def test_bfloat16_is_for_one_call_only():
+    seen = []
+    race.in_bfloat16(lambda: seen.append(torch.get_float32_matmul_precision()))()
+    assert seen + [torch.get_float32_matmul_precision()] == ["medium", "highest"]
+
+
 def test_a_step_trains_in_every_form():
     decoder, cells, *captions = race.example(SMALL)
     optimizer = race.adam(decoder)
@@ -187,11 +215,14 @@ def test_the_table_by_hand():
         "textbook": [8.0],
         "x": [5.0],
         "shared operations": [2.0],
-        "products": [1.0],
+        "in bfloat16": [1.6],
+        "products alone": [1.0],
     }
     search = {"textbook": [12.0], "ours": [3.0], "beam 1": [1.5]}
+    search |= {"in bfloat16": [2.0], "products alone": [0.5]}
     found = {"training": steps, "five": steps, "search": search}
     found["epoch"] = {"textbook": [30.0], "ours": [2.0]}
+    found["epoch"] |= {"in bfloat16": [1.5], "products alone": [0.6]}
     found["files"] = {"Pillow alone": [2.0], "ours": [3.0]}
     found["memory"] = {"textbook": 200, "ours": 50}
     found["folder"] = {"textbook": [36.0], "in turn": [6.0], "ours": [4.0]}
@@ -202,6 +233,8 @@ def test_the_table_by_hand():
     }
     rows = {what: middle for what, middle, *_ in speed.table(found)}
     assert [*rows.values()] == [4, 4, 15, 4, 9, 1.5, 2, 1.5, 0.5, 1.5, 0.25]
+    rows = [row for _, *row in speed.limits(found)]
+    assert rows == [[4, 5, 8], [4, 5, 8], [15, 20, 50], [4, 6, 24]]
 
 
 def test_operations_are_timed_both_ways():

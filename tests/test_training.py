@@ -21,6 +21,7 @@ from satlib.training import (
     caption_loss,
     clip_gradient,
     encode,
+    multiplying,
     train,
 )
 
@@ -55,6 +56,13 @@ def test_top_k_accuracy_by_hand():
     wide = torch.arange(20.0).repeat(4, 1)
     targets = torch.tensor([19, 15, 14, 0])  # the five best are 15 to 19
     assert accuracy(wide, targets) == 50 and accuracy(wide, targets, 6) == 75
+
+
+def test_a_precision_is_put_back_after_an_error_as_well():
+    with pytest.raises(KeyError), multiplying("medium"):
+        assert torch.get_float32_matmul_precision() == "medium"
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_penalty_is_zero_if_every_region_gets_one():

@@ -79,7 +79,8 @@ def test_a_figure_has_a_text_and_a_caption(path):
 
 
 def test_figures_have_names_of_their_own():
-    names = [told["figure"]["name"] for p in CHAPTERS for _, told in figures(p)]
+    told = [told for path in CHAPTERS for _, told in figures(path)]
+    names = [each["figure"]["name"] for each in told if "figure" in each]
     assert sorted({*names}) == sorted(names) and len(names) > 50
 
 

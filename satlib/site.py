@@ -157,7 +157,7 @@ def drawing(svg, alt):
     mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{mark}-", svg)
     width = round(float(SIZE.search(svg)[1]) * 96 / 72)
-    style = f"max-width: {width}px; min-width: {0.8 * width:.0f}px"
+    style = f"max-width: {width}px; min-width: {min(0.8 * width, 600):.0f}px"
     told = f'role="img" aria-label="{html.escape(alt)}" style="{style}"'
     return f'<div class="drawing">{SIZE.sub(told, svg, count=1)}</div>'
 

@@ -5,6 +5,7 @@
 import base64
 import hashlib
 import html
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from docutils import nodes
 from jupyter_cache import get_cache
 from myst_nb.core.execute import create_client
 from myst_nb.core.read import create_nb_reader
+from PIL import Image
 from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
@@ -202,6 +204,8 @@ def _to_file(model, folder, address):
     """Make a file of a picture, to which its model then refers; return the link."""
     buffer = next(each for each in model["buffers"] if each["path"] == ["value"])
     picture, state = base64.b64decode(buffer["data"]), model["state"]
+    size = zip(("width", "height"), Image.open(io.BytesIO(picture)).size, strict=True)
+    state |= {name: str(length) for name, length in size if not state.get(name)}
     name = f"{hashlib.sha256(picture).hexdigest()[:32]}.{state.get('format', 'png')}"
     folder.mkdir(exist_ok=True)
     (folder / name).write_bytes(picture)

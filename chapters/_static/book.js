@@ -1,5 +1,7 @@
 // The scripts that are not the book's own come when the page is drawn, if they come.
 const own = document.currentScript;
+const STATE = "script[type$='widget-state+json']";
+const VIEW = "script[type$='widget-view+json']";
 
 function fetchScript(name) {
   return new Promise((done, failed) => {
@@ -30,6 +32,18 @@ function setFormulas() {
 async function wakeWidgets() {
   await fetchScript("widgets");
   window.dispatchEvent(new Event("load"));  // they wait for it, and it has been
+}
+
+// The first touch of a widget brings its pictures, before they are asked for.
+const pictures = [];
+
+function fetchPictures() {
+  for (const script of pictures.length ? [] : document.querySelectorAll(STATE)) {
+    for (const { model_name, buffers } of Object.values(JSON.parse(script.text).state)) {
+      if (model_name !== "ImageModel" || !buffers) continue;
+      pictures.push(Object.assign(new Image(), { src: atob(buffers[0].data) }));
+    }
+  }
 }
 
 // Widgets ask for MathJax 2, and are told that it has nothing to do.
@@ -65,11 +79,9 @@ function nameStepper(stepper) {
   const about = (label, n) => whole
     ? (n ? `the picture, map of the ${called}: ${label}` : label.replace(/^(?!the )/, "the "))
     : `${called}: ${label}`;
-  const layers = all("img.widget-image");
-  const beneath = layers.length - labels.length;
-  layers.forEach((layer, n) => {
-    layer.alt = n < beneath ? "" : about(labels[n - beneath], n - beneath);
-  });
+  for (const layer of all("img.widget-image")) layer.alt = "";
+  const top = all("img.widget-image").at(-1);  // of the stack, which holds but one
+  if (top && pressed >= 0) top.alt = about(labels[pressed], pressed);
 }
 
 function nameControls() {
@@ -103,8 +115,11 @@ function keepNames() {
 }
 
 window.addEventListener("load", () => {
-  const views = document.querySelectorAll("script[type$='widget-view+json']");
-  const places = [...views].map((view) => view.closest(".cell_output"));
+  const views = [...document.querySelectorAll(VIEW)];
+  const places = views.map((view) => view.closest(".cell_output"));
+  for (const touch of ["pointerover", "focusin"]) {
+    places.forEach((place) => place.addEventListener(touch, fetchPictures));
+  }
   const plainly = () => {};  // what stands in the page stays
   if (places.length) {
     keepNames();

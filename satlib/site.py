@@ -175,6 +175,14 @@ def _drop_scripts(app, pagename, templatename, context, doctree):
     context["css_files"] = [each for each in styles if is_used(str(each.filename))]
 
 
+# chapters/site.md: No page waits
+def _fetch_late(app, pagename, templatename, context, doctree):
+    """Let the browser fetch a page's pictures when the reader comes near them."""
+    if "body" in context:
+        some = re.compile("<img (?![^>]*loading=)")
+        context["body"] = some.sub('<img loading="lazy" ', context["body"])
+
+
 # chapters/site.md: A picture before the widget
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = re.compile(r'<script type="[\w./]+widget-view\+json">(.*?)</script>')
@@ -320,5 +328,6 @@ def setup(app):
     app.connect("env-before-read-docs", _run_ahead)
     app.connect("doctree-read", _name_module)
     app.connect("html-page-context", _drop_scripts, priority=900)
+    app.connect("html-page-context", _fetch_late, priority=900)
     app.connect("html-page-context", _lay_out, priority=901)
     return {"parallel_read_safe": True}

@@ -571,7 +571,7 @@ def test_a_page_holds_no_pictures_of_its_widgets(book):
 def weights(tab, address):
     """What a page asks for until it rests: gzipped bytes by name, and where from."""
     answers = []
-    tab.on("response", answers.append)
+    tab.on("response", lambda answer: answers.append(answer))
     tab.goto(address, wait_until="networkidle")
     sizes = {}
     for answer in answers:

@@ -253,13 +253,14 @@ def test_exactly_one_word_is_pressed(page):
 def test_the_map_follows_at_once(page):
     frames = page.evaluate(
         """async () => {
-            const visible = () => [...document.querySelectorAll(".stepper img")]
-                .find(image => image.offsetParent).src;
-            const words = [...document.querySelectorAll(".stepper button")];
+            const stepper = [...document.querySelectorAll(".stepper")]
+                .find(stepper => stepper.checkVisibility());
+            const visible = () => [...stepper.querySelectorAll("img")].at(-1).src;
+            const words = [...stepper.querySelectorAll(".widget-toggle-button")];
             const before = visible();
             words.find(word => !word.classList.contains("mod-active")).click();
             let frames = 0;
-            for (; visible() === before; frames++)
+            for (; visible() === before && frames < 100; frames++)
                 await new Promise(requestAnimationFrame);
             return frames;
         }"""

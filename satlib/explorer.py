@@ -172,7 +172,8 @@ class Controls(ipywidgets.VBox):
             control.observe(lambda change: draw(), "value")
         for control in [*looks, self.beam_size]:
             control.style.description_width = "auto"
-            control.layout.width = "auto"
+            sliding = control in (self.opacity, self.beam_size)
+            control.layout.width = "260px" if sliding else "auto"
         self.beam_size.observe(lambda change: search(), "value")
         self.upload.observe(lambda change: take(change.new), "value")
         told = [self.status, self.message, self.seen]

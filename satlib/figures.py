@@ -176,6 +176,9 @@ STYLE = """
 .stepper .jupyter-widgets { overflow: visible; }
 .stepper img.widget-image {
   display: block; width: 100%; height: auto; margin: 0; padding: 0; }
+.stepper.on-ground .frames { position: relative; }
+.stepper.on-ground .frames img.widget-image {
+  position: absolute; inset: 0; height: 100%; }
 .stepper .widget-toggle-buttons { width: auto; height: auto; margin: 8px 0 4px; }
 .stepper .widget-toggle-buttons > .widget-label { display: none; }
 .stepper button.widget-toggle-button.jupyter-button {
@@ -197,6 +200,9 @@ STYLE = """
   content: ""; display: block; box-sizing: border-box; width: 1.5rem;
   height: 1.2rem; margin: 0.25rem 0.1rem; border: 2px solid; border-radius: 3px;
   background: linear-gradient(currentColor 0 0) bottom / 100% 35% no-repeat; }
+.stepper .widget-play { width: auto; }
+.stepper .widget-play button { width: 40px; }
+.stepper .noUi-handle { background: var(--jp-brand-color1); border: 0; }
 .stepper .widget-html-content {
   font-size: 1rem; line-height: 1.5; overflow-wrap: anywhere; }
 """
@@ -210,6 +216,7 @@ const words = () => all(".widget-toggle-button");
 const name = (part, text) => part.setAttribute("aria-label", text);
 const update = () => {
   const pressed = words().find((word) => word.classList.contains("mod-active"));
+  const label = pressed?.textContent ?? "";
   for (const word of words()) {
     word.setAttribute("aria-pressed", word === pressed);
     word.tabIndex = word === (pressed ?? words()[0]) ? 0 : -1;
@@ -220,13 +227,14 @@ const update = () => {
   }
   for (const handle of all("[role=slider]")) {
     name(handle, called);
-    handle.setAttribute("aria-valuetext", pressed?.textContent ?? "");
+    handle.setAttribute("aria-valuetext", label);
   }
-  const images = all("img.widget-image"), beneath = images.length - words().length;
-  images.forEach((image, n) => {
-    const label = words()[n - beneath]?.textContent;
-    image.alt = n < beneath ? "" : beneath && n > beneath ? `map of ${label}` : label;
-  });
+  const first = stepper.matches(".on-ground") && pressed === words()[0];
+  const kind = stepper.matches(".on-ground") ? "the picture, map of the " : "";
+  for (const image of all("img.widget-image")) {
+    const alone = first ? label : `${kind}${called}: ${label}`;
+    image.alt = image.closest(".frames") ? alone : "";
+  }
   for (const button of all(".widget-play button")) {
     const shows = (sign) => button.querySelector(`.fa-${sign.toLowerCase()}`);
     name(button, ["Play", "Pause", "Stop"].find(shows) ?? "Repeat");
@@ -311,7 +319,8 @@ def staged(frames, ground, start):
     cell = ipywidgets.Layout(grid_area="1 / 1", width="100%", height="100%")
     layers = [] if ground is None else [_widget(ground, cell)]
     pictures = [_widget(frame, cell) for frame in frames]
-    layers.append(ipywidgets.Stack(pictures, selected_index=start, layout=cell))
+    stack = ipywidgets.Stack(pictures, selected_index=start, layout=cell)
+    layers.append(stack.add_class("frames"))
     width, height = as_picture(frames[0] if ground is None else ground).size
     wide = f"min(100%, {75 * width / height:.1f}vh)"
     return pictures, ipywidgets.GridBox(layers, layout={"width": wide})

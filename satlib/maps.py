@@ -130,7 +130,7 @@ class WordView(ipywidgets.VBox):
         """Take another caption of the same photograph, with its beams."""
         self.captions = [caption, *caption.beams]
         options = [(showable(str(c)), n) for n, c in enumerate(self.captions)]
-        self.beams = ipywidgets.Dropdown(options=options, description="other beams")
+        self.beams = ipywidgets.Dropdown(options=options, description="beams")
         self.beams.layout = {"width": "auto", "max_width": "44rem"}
         self.beams.style = {"description_width": "auto"}
         self.beams.add_class("needs-python")

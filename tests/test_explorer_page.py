@@ -124,7 +124,7 @@ WINDOWS = pytest.mark.parametrize(
     ("width", "colours"), [(320, "light"), (390, "dark"), (1280, "light")]
 )
 WIDE = pytest.mark.parametrize(("width", "colours"), [(1280, "dark")])
-ALONE, SENTENCE = "the photograph alone", "a red cat sits here".split()
+ALONE, SENTENCE = "the photograph alone", ["a", "red", "cat", "sits", "here"]
 
 
 def word(explorer, name):
@@ -133,9 +133,9 @@ def word(explorer, name):
 
 def is_shown(explorer, name):
     """Wait until all that follows the word shows it; tell whether it came to that."""
-    tab, pressed = explorer.page, explorer.locator("button[aria-pressed=true]")
+    tab, pressed = explorer.page, explorer.locator(".stepper [aria-pressed=true]")
     picture = explorer.locator(".frames img:visible").first
-    for _ in range(200):
+    for _ in range(60):
         found = [button.text_content() for button in pressed.all()]
         details = explorer.locator(".stepper .widget-html-content:visible").last
         if found == [name] and name in picture.get_attribute("alt"):
@@ -305,5 +305,3 @@ def test_names_follow_what_is_done(one):
         one.page.keyboard.press("ArrowRight")
         assert is_shown(one, name)
         assert slider.get_attribute("aria-valuetext") == name
-    for name in ("Play", "Stop"):
-        assert one.get_by_role("button", name=name).is_visible()

@@ -211,6 +211,7 @@ STYLE = """
 # chapters/figures.md: Stepping through a stack of pictures
 NAMES = """((style) => {
 const stepper = style.closest(".stepper"), called = style.dataset.name;
+const KEEPS = "data-lm-suppress-shortcuts";
 const all = (what) => [...stepper.querySelectorAll(what)];
 const words = () => all(".widget-toggle-button");
 const name = (part, text) => part.setAttribute("aria-label", text);
@@ -245,10 +246,15 @@ stepper.addEventListener("keydown", (event) => {
   const to = {ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: last}[event.key];
   if (at < 0 || to === undefined) return;
   event.preventDefault();
-  event.stopPropagation();
   row[to]?.focus();
   row[to]?.click();
 });
+const keep = ({target, key}) => {
+  if (!stepper.isConnected) window.removeEventListener("keydown", keep, true);
+  const ours = /^(Arrow|Home|End|Page)/.test(key);
+  if (stepper.contains(target)) target.toggleAttribute(KEEPS, ours);
+};
+window.addEventListener("keydown", keep, true);
 const changes = {subtree: true, childList: true, attributeFilter: ["class"]};
 new MutationObserver(update).observe(stepper, changes);
 update();

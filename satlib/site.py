@@ -158,7 +158,7 @@ def _describe(app, pagename, templatename, context, doctree):
             "og:title": html.unescape(title),
             "og:description": shorten(about, 200, placeholder=" …"),
             "og:image": f"{base}_static/{COVER}" if base else theirs,
-            "og:image:alt": "A drawn scene, one thing of it lit, beside the book's title.",
+            "og:image:alt": "The book's title, and a drawn scene, one thing in it lit.",
         },
     }
     context["metatags"] = context.get("metatags", "") + "".join(
@@ -204,8 +204,8 @@ def _finish(app, exception):
     cover(title, ABOUT).save(folder / "_static" / COVER)
     if root != "index":
         (folder / "index.html").write_text(
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-            f'<meta name="description" content="{ABOUT}">'
+            f'<!doctype html><html lang="en"><meta charset="utf-8">'
+            f'<title>{title}</title><meta name="description" content="{ABOUT}">'
             f'<meta http-equiv="refresh" content="0; url={root}.html">'
             f'<p><a href="{root}.html">{title}</a></p></html>\n',
             encoding="utf-8",

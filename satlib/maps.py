@@ -278,7 +278,8 @@ STYLE = """<style>
 .exhibit :focus-visible + span { outline: 3px solid #e69f00; outline-offset: 1px }
 .exhibit p, .showcase > p { font-size: 0.9em; margin: 0.2rem 0 0.6rem }
 .showcase > p { flex-basis: 100% }
-.showcase button { font: inherit; padding: 0.2em 0.8em; min-height: 1.8rem }
+.showcase button { font: inherit; padding: 0.1em 0.8em; min-height: 1.8rem;
+ color: inherit; background: none; border: 1px solid; border-radius: 0.3em }
 @media (prefers-reduced-motion: reduce) { .exhibit label img { transition: none } }
 </style>"""
 SCRIPT = """<script>

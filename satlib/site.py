@@ -146,7 +146,7 @@ def _describe(app, pagename, templatename, context, doctree):
         context["docstitle"] = ""
     prose = doctree.findall(_is_prose) if doctree else ()
     about = " ".join(next((text.astext() for text in prose), ABOUT).split())
-    title = re.sub("<[^>]+>", "", context["title"])
+    title = context.get("title") or pagename.capitalize()  # Search, Genindex
     metas = {
         "name": {
             "description": shorten(about, 200, placeholder=" …"),
@@ -155,7 +155,7 @@ def _describe(app, pagename, templatename, context, doctree):
         "property": {
             "og:type": "website",
             "og:site_name": app.config.html_title,
-            "og:title": html.unescape(title),
+            "og:title": html.unescape(re.sub("<[^>]+>", "", title)),
             "og:description": shorten(about, 200, placeholder=" …"),
             "og:image": f"{base}_static/{COVER}" if base else theirs,
             "og:image:alt": "The book's title, and a drawn scene, one thing in it lit.",

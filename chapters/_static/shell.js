@@ -1,4 +1,7 @@
-// The theme names some buttons otherwise than it labels them: a voice command fails.
-for (const button of document.querySelectorAll(".search-button-field, .theme-switch-button")) {
+// A name must hold what is written on a button, or a spoken command fails.
+for (const button of document.querySelectorAll(".search-button-field")) {
   button.removeAttribute("aria-label");
+}
+for (const button of document.querySelectorAll(".theme-switch-button")) {
+  button.setAttribute("aria-label", "Color mode: Light, Dark, or System Settings");
 }

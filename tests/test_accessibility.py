@@ -29,6 +29,14 @@ RUN = """rules => axe.run(document, {
 }).then(found => found.violations.map(({id, impact, nodes}) =>
     [id, impact, nodes.map(node => `${node.target}: ${node.html.slice(0, 160)}`)]))"""
 
+# Of the thousands of words of code, one of each colour is enough.
+THIN = """() => {
+    const seen = new Set();
+    for (const span of document.querySelectorAll(".highlight span"))
+        if (seen.has(span.className)) span.remove();
+        else seen.add(span.className);
+}"""
+
 
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory):
@@ -89,6 +97,7 @@ def names():
 def test_a_page_is_accessible_in_both_themes(name, tab, axe):
     tab.emulate_media(color_scheme="light")
     tab.goto((SITE / f"{name}.html").as_uri(), wait_until="load")
+    tab.evaluate(THIN)
     assert bad(tab, axe) == []
     tab.emulate_media(color_scheme="dark")
     tab.wait_for_function("document.documentElement.dataset.theme === 'dark'")

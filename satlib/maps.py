@@ -4,6 +4,7 @@
 
 import base64
 import html
+import io
 import json
 from math import exp
 from pathlib import Path
@@ -244,3 +245,118 @@ def page(caption, image):
     data["details"] = [HINT, *word_details(caption)]
     safe = json.dumps(data).replace("<", "\\u003c")
     return PAGE.format(title=html.escape(showable(str(caption))), data=safe)
+
+
+# chapters/maps.md: Without Python, without a widget
+def veil(alpha, darkness=0.75):
+    """Return the PNG bytes of a black picture, clear where the map `alpha` is largest.
+
+    `alpha` (rows, columns) holds weights, each shown by one pixel; `darkness`, from 0
+    to 1, is how much is taken from a region without any.
+    """
+    light = np.sqrt(np.asarray(alpha) / (np.max(alpha) or 1.0))
+    pixels = np.zeros((*light.shape, 2), np.uint8)  # grey, opacity
+    pixels[..., 1] = (255 * darkness * (1 - light)).round()
+    file = io.BytesIO()
+    Image.fromarray(pixels, "LA").save(file, "PNG")
+    return file.getvalue()
+
+
+# chapters/maps.md: Without Python, without a widget
+EXHIBIT = """<form class="exhibit" autocomplete="off"><fieldset>
+<legend>{sentence}: choose a word to see where the program looked</legend>
+<img class="seen" alt="{alt}" width="{width}" height="{height}"
+ src="data:image/jpeg;base64,{picture}">
+<div class="said" dir="auto">{words}</div></fieldset><p>{note}</p></form>"""
+WORD = """<label><input type="radio" name="word"{checked}><span>{word}</span>
+<img alt="" style="aspect-ratio: {width} / {height}"
+ src="data:image/png;base64,{map}"></label>"""
+
+
+def exhibit(caption, image, alt, first=0, note=""):
+    """Return a picture with the words of its `Caption` to choose from, as HTML.
+
+    `alt` says what the picture shows, `first` is the number of the word that is chosen
+    at first, and `note` a piece of HTML to stand below.
+    """
+    picture = as_shown(image, 480)
+    size = {"width": picture.width, "height": picture.height}
+    words = [
+        WORD.format(
+            checked=" checked" * (number == first),
+            word=html.escape(showable(word)),
+            map=base64.b64encode(veil(alpha)).decode(),
+            **size,
+        )
+        for number, (word, alpha) in enumerate(
+            zip(caption.words, caption.alphas, strict=True)
+        )
+    ]
+    return EXHIBIT.format(
+        sentence=html.escape(showable(str(caption))),
+        alt=html.escape(alt),
+        picture=base64.b64encode(jpeg(picture)).decode(),
+        words="\n".join(words),
+        note=note,
+        **size,
+    )
+
+
+# chapters/maps.md: Without Python, without a widget
+STYLE = """<style>
+.showcase { display: flex; flex-wrap: wrap; gap: 0 1.5rem; max-width: 60rem }
+.exhibit { flex: 1 1 17rem; min-width: 0; margin: 0 }
+.exhibit fieldset { position: relative; border: 0; margin: 0; padding: 0; min-width: 0 }
+.exhibit legend, .exhibit input { position: absolute; opacity: 0; width: 1px;
+ height: 1px; margin: 0; overflow: hidden; white-space: nowrap }
+.showcase .exhibit img { background: none; filter: none; padding: 0; margin: 0;
+ border-radius: 0.4rem; width: 100%; max-width: 100%; height: auto }
+.exhibit .seen { display: block }
+.exhibit label img { position: absolute; top: 0; left: 0; opacity: 0;
+ pointer-events: none; transition: opacity 0.4s }
+.exhibit :checked ~ img { opacity: 1 }
+.exhibit .said { font-size: 1.25em; line-height: 1.5; margin-top: 0.4rem }
+.exhibit label { margin: 0 }
+.exhibit span { padding: 0.1em 0.2em; border-radius: 0.3em; cursor: pointer }
+.exhibit span:hover { text-decoration: underline }
+.exhibit :checked + span { background: #0b5fbf; color: white }
+.exhibit :focus-visible + span { outline: 3px solid #e69f00; outline-offset: 1px }
+.exhibit p, .showcase > p { font-size: 0.9em; margin: 0.2rem 0 0.6rem }
+.showcase > p { flex-basis: 100% }
+.showcase button { font: inherit; padding: 0.1em 0.8em; min-height: 1.8rem;
+ color: inherit; background: none; border: 1px solid; border-radius: 0.3em }
+@media (prefers-reduced-motion: reduce) { .exhibit label img { transition: none } }
+</style>"""
+SCRIPT = """<script>
+for (const showcase of document.querySelectorAll(".showcase:not([data-ready])")) {
+  const forms = [...showcase.querySelectorAll("form")];
+  const walk = forms.flatMap(({word}) => [...word, [...word].find(w => w.checked)]);
+  const button = showcase.querySelector("button");
+  let timer = 0, place = 0;
+  const stop = () => {
+    clearInterval(timer);
+    timer = place = 0;
+    button.textContent = "Play again";
+  };
+  const play = () => {
+    button.textContent = "Stop";
+    timer = setInterval(() => {
+      if (place < walk.length) walk[place++].checked = true;
+      else stop();
+    }, 900);
+  };
+  showcase.dataset.ready = true;
+  showcase.addEventListener("change", stop);
+  showcase.addEventListener("pointerdown", event => event.target !== button && stop());
+  button.addEventListener("click", () => timer ? stop() : play());
+  button.hidden = false;
+  if (!matchMedia("(prefers-reduced-motion: reduce)").matches)
+    requestAnimationFrame(play);
+}
+</script>"""
+
+
+def showcase(*exhibits):
+    """Return what `exhibit` gave, side by side, as HTML that needs nothing else."""
+    button = '<p><button type="button" hidden>Play</button></p>'
+    return f'<div class="showcase">{"".join(exhibits)}{button}{STYLE}{SCRIPT}</div>'

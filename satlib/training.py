@@ -211,10 +211,11 @@ class Iterations:
     Iterate over it for the mini-batches of `loader`, lists of tensors, on the device of
     the weights. An optimiser that is None, of what is frozen, is passed over. Prints a
     line every `print_freq` iterations: of each meter the latest value, and in brackets
-    the mean. Calls `after_step` after each step, and after a line `keep`, with what an
-    epoch that was interrupted there goes on from, as `begun`. Raises ValueError with
-    the names of a mini-batch's images where its loss, or the weights after the last,
-    are no numbers.
+    the mean; at its end, what `outlook` says, given the seconds of an iteration and how
+    many the epoch has, done and in all. Calls `after_step` after each step, and after a
+    line `keep`, with what an epoch that was interrupted there goes on from, as `begun`.
+    Raises ValueError with the names of a mini-batch's images where its loss, or the
+    weights after the last, are no numbers.
     """
 
     loader: Iterable
@@ -225,6 +226,8 @@ class Iterations:
     after_step: Callable | None = None
     keep: Callable | None = None
     begun: dict | None = None
+    epochs: int | None = None  # that the run has at most
+    outlook: Callable | None = None
 
     def __post_init__(self):
         self.optimizers = [each for each in self.optimizers if each is not None]
@@ -284,8 +287,11 @@ class Iterations:
         """Print the latest values of this process, and the means of all."""
         meters, means = self.meters | self.times, self.means()
         values = (f"{n} {m.val:.3f} ({means[n]:.3f})" for n, m in meters.items())
-        line = f"epoch {self.epoch} [{self.number}/{len(self.loader)}]"
-        tell("  ".join([line, *values]))
+        of, count = f" of {self.epochs}" if self.epochs else "", len(self.loader)
+        line = [f"epoch {self.epoch}{of} [{self.number}/{count}]", *values]
+        if self.outlook:
+            line.append(self.outlook(means["batch_time"], self.number, count))
+        tell("  ".join(line))
 
     def means(self):
         """Return the mean of each meter by its name, times in seconds."""

@@ -113,7 +113,8 @@ h1, h2 {{ line-height: 1.2; margin: 1.5em 0 .5em }}
 figure {{ margin: 1em 0; overflow-x: auto }} img {{ max-width: 100%; height: auto }}
 figcaption, caption {{ font-size: .9em; opacity: .8; text-align: left }}
 pre, code {{ font: .9em/1.4 ui-monospace, monospace }}
-pre {{ white-space: pre-wrap; overflow-wrap: anywhere; padding: .5em; border-left: 3px solid #8888 }}
+pre {{ white-space: pre-wrap; overflow-wrap: anywhere }}
+pre {{ padding: .5em; border-left: 3px solid #8888 }}
 summary {{ font-size: .8em; opacity: .7; cursor: pointer }}
 details {{ margin: .3em 0 }} .error {{ border-color: #c00 }}
 table {{ border-collapse: collapse; margin: 1em 0 }}
@@ -131,7 +132,7 @@ def report(path):
     path = Path(path)
     try:
         notebook = nbformat.read(path, as_version=4)
-    except (nbformat.reader.NotJSONError, AttributeError, UnicodeDecodeError) as error:
+    except (ValueError, AttributeError, nbformat.ValidationError) as error:
         raise ValueError(f"{path} is no notebook") from error
     make = {"markdown": lambda cell: of_text(cell.source), "code": of_code}
     body = "".join(make[c.cell_type](c) for c in notebook.cells if c.cell_type in make)

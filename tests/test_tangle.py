@@ -46,6 +46,7 @@ caption_files:
 bleu:
 beam_search:
 files:
+report: files
 scenes: stickers storybook files
 configuration: encoder caption_files files
 model: encoder decoder recurrence files configuration

@@ -6,19 +6,24 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from html.parser import HTMLParser
 from importlib.resources import files
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from PIL import Image
+from PIL import Image, ImageChops
 
+import satlib
+from satlib.captioner import CaptionChoices
 from satlib.configuration import Config
 from satlib.fit import planned, trial
 from satlib.report import framed, main, of_code, of_text, report, tabulated
+from satlib.scenes import draw, make_scene
 from satlib.tangle import ROOT
 
 
@@ -350,3 +355,49 @@ def test_the_shipped_recipe_is_shortened_by_what_readme_says():
     paths = dict.fromkeys(("captions", "images", "splits"))
     recipe |= paths | {"dataset": "scenes", "max_images": 400, "epochs": 2}
     assert [*planned(Config(**recipe)).values()] == [2, 2, 1]
+
+
+# README
+
+
+def readme():
+    return (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_moving_picture_is_of_the_caption_and_the_scene_that_readme_says():
+    alt, path = re.search(r"!\[([^\]]*)\]\((\S+\.gif)\)", readme()).groups()
+    said = re.search(r"says: (.*?)\.", " ".join(alt.split()))[1]
+    assert (ROOT / path).stat().st_size <= 600_000
+    with Image.open(ROOT / path) as film:
+        assert film.n_frames == 1 + len(said.split())
+        first = film.convert("RGB")
+    number = int(re.search(r"make_scene\(([\d_]+)\)", readme())[1])
+    scene = make_scene(number)
+    width = first.width
+    drawn = draw(scene)[0].convert("RGB").resize((width, width))
+    difference = ImageChops.difference(first.crop((0, 0, width, width)), drawn)
+    assert np.mean(difference) < 4  # of 255: the palette of the GIF
+    assert all(f"{x.colour} {x.name}" in said for x in scene.objects)
+
+
+def test_every_command_of_papermill_lets_the_run_be_heard():
+    shell = "\n".join(re.findall(r"^```(?:sh|bash)\n(.*?)^```", readme(), re.M | re.S))
+    runs = re.findall(r"papermill .*ipynb", shell)
+    assert len(runs) >= 5
+    told = "papermill --no-progress-bar --stdout-file - "
+    assert all(run.startswith(told) for run in runs)
+
+
+def test_readme_names_parameters_and_modules_that_are_there():
+    known = {choice.name for choice in fields(Config)}
+    known |= {choice.name for choice in fields(CaptionChoices)}
+    names = re.findall(r"-p\s+([a-z]\w+)\s", readme())
+    assert len(names) > 10 and {*names} - {"test_scores"} <= known
+    modules = re.findall(r"-m satlib\.(\w+)", readme())
+    assert {"fit", "report"} <= {*modules}
+    assert all((ROOT / "satlib" / f"{name}.py").exists() for name in modules)
+
+
+def test_readme_cites_the_version_that_is_there():
+    assert f"version {satlib.__version__}}}" in readme()
+    assert f"\n{satlib.__version__}, " in readme()

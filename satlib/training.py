@@ -248,7 +248,7 @@ class Iterations:
             self.times["batch_time"].update(time.perf_counter() - start)
             last = self.number == len(self.loader)
             if self.number % self.print_freq == 0 or last:
-                self.print_line()
+                tell(line_of(self))
                 if self.keep and not last:
                     self.keep({"iteration": self.number, "sums": self.meters.sums()})
             start = time.perf_counter()
@@ -283,16 +283,19 @@ class Iterations:
         """Take values, each the mean over `n` items, into the meters of their names."""
         self.meters.count(0 if self.idle else n, **values)
 
-    def print_line(self):
-        """Print the latest values of this process, and the means of all."""
-        meters, means = self.meters | self.times, self.means()
-        values = (f"{n} {m.val:.3f} ({means[n]:.3f})" for n, m in meters.items())
-        of, count = f" of {self.epochs}" if self.epochs else "", len(self.loader)
-        line = [f"epoch {self.epoch}{of} [{self.number}/{count}]", *values]
-        if self.outlook:
-            line.append(self.outlook(means["batch_time"], self.number, count))
-        tell("  ".join(line))
-
     def means(self):
         """Return the mean of each meter by its name, times in seconds."""
         return self.meters.means() | {name: m.avg for name, m in self.times.items()}
+
+
+# chapters/training.md: One epoch
+def line_of(iterations):
+    """Return a line: the latest values of this process, and the means of all."""
+    meters, means = iterations.meters | iterations.times, iterations.means()
+    number, count = iterations.number, len(iterations.loader)
+    of = f" of {iterations.epochs}" if iterations.epochs else ""
+    line = [f"epoch {iterations.epoch}{of} [{number}/{count}]"]
+    line += [f"{n} {m.val:.3f} ({means[n]:.3f})" for n, m in meters.items()]
+    if iterations.outlook:
+        line.append(iterations.outlook(means["batch_time"], number, count))
+    return "  ".join(line)

@@ -401,3 +401,9 @@ def test_readme_names_parameters_and_modules_that_are_there():
 def test_readme_cites_the_version_that_is_there():
     assert f"version {satlib.__version__}}}" in readme()
     assert f"\n{satlib.__version__}, " in readme()
+
+
+def test_the_lab_reads_chapters_as_chapters_and_opens_the_map():
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert re.search(r"^lab = \[.*jupyterlab>.*jupyterlab-myst>", project, re.M)
+    assert "\n.venv/bin/jupyter lab chapters/index.md\n" in readme()

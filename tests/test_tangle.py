@@ -45,6 +45,7 @@ caption_files:
 bleu:
 beam_search:
 files:
+report: files
 scenes: stickers storybook files
 site: storybook scenes
 configuration: encoder caption_files files

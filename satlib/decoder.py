@@ -41,8 +41,8 @@ class Decoded(NamedTuple):
 class Decoder(nn.Module):
     """Attention, gate and LSTM over whole captions (Xu et al. 2015, section 3.1.2).
 
-    `pool` is the (P, C) matrix from cells to regions; without it, cells are regions.
-    The embedding, the LSTM and `fc` start uniform in ±0.1 with zero biases.
+    `pool` is the (P, C) matrix from cells to regions, or cells are regions. `look_dim`
+    is the attention's. Embedding, LSTM and `fc` start uniform in ±0.1, biases at zero.
     """
 
     def __init__(
@@ -54,9 +54,10 @@ class Decoder(nn.Module):
         encoder_dim=1280,
         dropout=0.5,
         pool=None,
+        look_dim=None,
     ):
         super().__init__()
-        self.attention = Attention(encoder_dim, decoder_dim, attention_dim)
+        self.attention = Attention(encoder_dim, decoder_dim, attention_dim, look_dim)
         self.decode_step = LSTMCell(embed_dim + encoder_dim, decoder_dim)
         self.init_h = nn.Linear(encoder_dim, decoder_dim)
         self.init_c = nn.Linear(encoder_dim, decoder_dim)

@@ -107,10 +107,9 @@ class Decoder(nn.Module):
         left = steps.unsqueeze(1) < lengths - 1  # (T, k·B), has it a word here?
         step, caption = left.nonzero(as_tuple=True)  # (W,), (W,)
         per_image = len(captions) // len(encoder_out)
-        memory = self.remember(encoder_out)
+        memory, rows = self.remember(encoder_out), left.sum(1).tolist()  # of each step
         state = [s.repeat_interleave(per_image, 0) for s in self.start(encoder_out)]
         words, images = self.vectors(captions[caption, step]), caption // per_image
-        rows = left.sum(1).tolist()  # of each step
         hiddens, alphas = [], []
         parts = zip(words.split(rows), images.split(rows), strict=True)
         for t, (of_step, image) in enumerate(parts):

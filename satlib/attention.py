@@ -11,19 +11,21 @@ class Attention(nn.Module):
     """Weigh the regions of a picture by a hidden state (Bahdanau et al., 2015, A.1.2).
 
     Scores, weights and context are equations 4 to 6 of Xu et al., 2015, with
-    e_i = v · ReLU(U a_i + W h) for the score. All leading dimensions broadcast.
+    e_i = v · ReLU(U a_i + W h) for the score. All leading dimensions broadcast. The
+    score may be of the first `look_dim` numbers of a region only.
     """
 
-    def __init__(self, encoder_dim, decoder_dim, attention_dim):
+    def __init__(self, encoder_dim, decoder_dim, attention_dim, look_dim=None):
         super().__init__()
-        self.encoder_att = nn.Linear(encoder_dim, attention_dim)  # U
+        self.encoder_dim, self.look_dim = encoder_dim, look_dim
+        self.encoder_att = nn.Linear(look_dim or encoder_dim, attention_dim)  # U
         self.decoder_att = nn.Linear(decoder_dim, attention_dim)  # W
         self.full_att = nn.Linear(attention_dim, 1)  # v
 
     def keys(self, regions):
         """Return U a_i: (B, P, D) -> (B, P, A). It is the same for every word."""
-        _check_width("regions", regions, "encoder_dim", self.encoder_att.in_features)
-        return self.encoder_att(regions)
+        _check_width("regions", regions, "encoder_dim", self.encoder_dim)
+        return self.encoder_att(regions[..., : self.look_dim])
 
     def query(self, hidden):
         """Return W h: (B, H) -> (B, A)."""

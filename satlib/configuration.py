@@ -121,6 +121,7 @@ class Config:
     encoder: str = "efficientnet_lite0"
     stage: int | None = number(None, 1, 8)  # of the encoder; 8 is the last grid
     output_stride: int = number(32, 16, 32)  # pixels from cell to cell: 16 or 32
+    look_stage: int | None = number(None, 4, 7)  # to look with; else with the cells
     fine_tune: bool = False  # train the encoder's later blocks as well
     image_size: int | None = number(None, 32, 2048)  # pixels
     augment: bool = False  # mirror images by chance while the encoder learns
@@ -180,7 +181,8 @@ def _check_data(config):
 def _check_encoder(config):
     known = {*COLOURS, *timm.list_models(), *timm.list_pretrained()}
     check_known("encoder", config.encoder, sorted(known))
-    check_layers(config.encoder, config.stage, config.output_stride)
+    layers = config.stage, config.output_stride, config.look_stage
+    check_layers(config.encoder, *layers)
 
 
 # chapters/configuration.md: The configuration
@@ -230,8 +232,8 @@ def config_from(namespace, kind=Config, besides=None):
 
 # chapters/configuration.md: Where a run lives
 DATA_CHOICES = ["dataset", "scenes", "max_images", "on_error", "min_freq", "encoder"]
-DATA_CHOICES += ["stage", "output_stride", "image_size", "seed", "caps_per_img"]
-DATA_CHOICES += ["max_length", "tokens"]
+DATA_CHOICES += ["stage", "output_stride", "look_stage", "image_size", "seed"]
+DATA_CHOICES += ["caps_per_img", "max_length", "tokens"]
 FREE_CHOICES = ["epochs", "self_critical_epochs", "stop_after", "beam_size"]
 FREE_CHOICES += ["length_power", "workers", "keep_minutes", "output"]
 PLACES = ["captions", "images", "splits"]  # they count by what lies there

@@ -41,8 +41,8 @@ class Decoded(NamedTuple):
 class Decoder(nn.Module):
     """Attention, gate and LSTM over whole captions (Xu et al. 2015, section 3.1.2).
 
-    `pool` is the (P, C) matrix from cells to regions; without it, cells are regions.
-    The embedding, the LSTM and `fc` start uniform in ±0.1 with zero biases.
+    `pool` is the (P, C) matrix from cells to regions, or cells are regions. `look_dim`
+    is the attention's. Embedding, LSTM and `fc` start uniform in ±0.1, biases at zero.
     """
 
     def __init__(
@@ -54,9 +54,10 @@ class Decoder(nn.Module):
         encoder_dim=1280,
         dropout=0.5,
         pool=None,
+        look_dim=None,
     ):
         super().__init__()
-        self.attention = Attention(encoder_dim, decoder_dim, attention_dim)
+        self.attention = Attention(encoder_dim, decoder_dim, attention_dim, look_dim)
         self.decode_step = LSTMCell(embed_dim + encoder_dim, decoder_dim)
         self.init_h = nn.Linear(encoder_dim, decoder_dim)
         self.init_c = nn.Linear(encoder_dim, decoder_dim)
@@ -106,10 +107,9 @@ class Decoder(nn.Module):
         left = steps.unsqueeze(1) < lengths - 1  # (T, k·B), has it a word here?
         step, caption = left.nonzero(as_tuple=True)  # (W,), (W,)
         per_image = len(captions) // len(encoder_out)
-        memory = self.remember(encoder_out)
+        memory, rows = self.remember(encoder_out), left.sum(1).tolist()  # of each step
         state = [s.repeat_interleave(per_image, 0) for s in self.start(encoder_out)]
         words, images = self.vectors(captions[caption, step]), caption // per_image
-        rows = left.sum(1).tolist()  # of each step
         hiddens, alphas = [], []
         parts = zip(words.split(rows), images.split(rows), strict=True)
         for t, (of_step, image) in enumerate(parts):

@@ -43,6 +43,45 @@ def stage_norm(stage):
     return result.eval()
 
 
+# chapters/encoder.md: Or both: one to look, one to read
+class Fork(nn.Module):
+    """Put a copy of a grid's channels, changed by `norm`, in front of them."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, grid):
+        """Return the grid (B, 2D, g, g) of a grid (B, D, g, g)."""
+        return torch.cat([self.norm(grid), grid], dim=1)
+
+
+class Beside(nn.Module):
+    """A block that leaves the first `width` channels of a grid as they are."""
+
+    def __init__(self, block, width):
+        super().__init__()
+        self.block, self.width = block, width
+
+    def forward(self, grid):
+        """Return the first channels, and behind them what the block makes of the rest.
+
+        Raises ValueError where the block makes the grid smaller.
+        """
+        kept, rest = grid[:, : self.width], self.block(grid[:, self.width :])
+        if kept.shape[2:] != rest.shape[2:]:
+            sizes = tuple(kept.shape[2:]), tuple(rest.shape[2:])
+            raise ValueError(f"the grids to look with and to read are {sizes}")
+        return torch.cat([kept, rest], dim=1)
+
+
+def forked(network, stage):
+    """Return a row of blocks that carries the numbers of an earlier stage along."""
+    norm = stage_norm(network[stage])
+    rest = [Beside(block, norm.num_features) for block in network[stage + 1 :]]
+    return nn.Sequential(*network[: stage + 1], Fork(norm), *rest), norm.num_features
+
+
 # chapters/encoder.md: The class
 class Encoder(Backbone):
     """A network that gives a vector for each cell of a square photograph.
@@ -50,15 +89,16 @@ class Encoder(Backbone):
     `encoder(images)` takes uint8 RGB (B, 3, S, S), S = `image_size`, and gives cells,
     float32 (B, C, D), row by row; D = `encoder_dim`. `pool` is the matrix (196, C) from
     cells to 14×14 regions, or None where the cells are the regions. `mean` and `std`
-    are those of the three colours, for bytes divided by 255. Raises ValueError if
-    `image_size` is below 32 or the network does not give a square grid.
+    are those of the three colours, for bytes divided by 255. The attention looks with
+    the first `look_dim` numbers of a cell, or with all where it is None. Raises
+    ValueError if `image_size` is below 32 or the network does not give a square grid.
     """
 
-    def __init__(self, name, network, mean, std, image_size=256):
+    def __init__(self, name, network, mean, std, image_size=256, look_dim=None):
         super().__init__(network)
         if image_size < 32:
             raise ValueError(f"image_size is {image_size} pixels, at least 32 needed")
-        self.name, self.image_size = name, image_size
+        self.name, self.image_size, self.look_dim = name, image_size, look_dim
         for key, value in {"mean": mean, "std": std}.items():
             value = 255 * torch.tensor(value).view(3, 1, 1)
             self.register_buffer(key, value, persistent=False)
@@ -140,8 +180,8 @@ COLOURS = {  # mean and std of the colours, for the networks whose stages we kno
 }
 
 
-def check_layers(name, stage, output_stride):
-    """Raise ValueError unless a network has this stage and this output stride."""
+def check_layers(name, stage, output_stride, look_stage=None):
+    """Raise ValueError unless a network has these stages and this output stride."""
     if stage != 8 and (name not in COLOURS or stage not in range(1, 8)):
         known = " and ".join(COLOURS)
         raise ValueError(f"stage={stage} of {name}: only {known} have stages 1 to 7")
@@ -149,6 +189,9 @@ def check_layers(name, stage, output_stride):
         raise ValueError(
             f"output_stride={output_stride} of {name}: 32, or 16 for efficientnet_lite0"
         )
+    if look_stage is not None and not (output_stride == 16 and 4 <= look_stage < stage):
+        need = "output_stride=16, and lies between 4 and the stage that is read"
+        raise ValueError(f"look_stage={look_stage} of {name}: needs {need}")
 
 
 # chapters/encoder.md: The class
@@ -168,16 +211,19 @@ def build_encoder(
     stage: int = 8,
     output_stride: int = 32,
     standardized: bool = True,
+    look_stage: int | None = None,
 ) -> Encoder:
     """Build an `Encoder`: efficientnet_lite0, efficientnet_b4 or a network of timm.
 
     Its cells are those of the last grid, which is stage 8, or, of the first two, of a
     stage from 1 to 7, brought to mean 0 and spread 1 unless they are not to be
     `standardized`. A cell of Lite0's last grid stands for `output_stride` pixels in
-    each direction, 32 or 16. Raises ValueError for an unknown name, stage or stride, or
-    a network without a square grid, OSError if the pretrained weights cannot be had.
+    each direction, 32 or 16. With a `look_stage`, from 4 on and earlier than the other,
+    its numbers stand in front, for the attention to look with; that needs the stride
+    16. Raises ValueError for an unknown name, stage or stride, or a network without a
+    square grid, OSError if the pretrained weights cannot be had.
     """
-    check_layers(name, stage, output_stride)
+    check_layers(name, stage, output_stride, look_stage)
     if name == "efficientnet_lite0":
         network = lite0_blocks(pretrained, output_stride)
     else:
@@ -185,8 +231,12 @@ def build_encoder(
     if stage < 8:
         norm = stage_norm(network[stage]) if standardized else nn.Identity()
         network = nn.Sequential(*network[: stage + 1], norm)
+    look_dim = None
+    if look_stage is not None:
+        network, look_dim = forked(network, look_stage)
     if name not in COLOURS:
         mean, std = (network.pretrained_cfg[key] for key in ("mean", "std"))
         return Encoder(name, network, mean, std, image_size)
     label = name if standardized else f"{name}_as_it_comes"
-    return Encoder(label, fold_batch_norm(network), *COLOURS[name], image_size)
+    network = fold_batch_norm(network)
+    return Encoder(label, network, *COLOURS[name], image_size, look_dim)

@@ -33,6 +33,7 @@ def encoder_of(config, pretrained=True, standardized=True):
         config.stage,
         config.output_stride,
         standardized,
+        config.look_stage,
     )
 
 
@@ -47,6 +48,7 @@ def build_decoder(config, word_map, encoder):
         encoder.encoder_dim,
         config.dropout,
         encoder.pool,
+        encoder.look_dim,
     )
 
 
@@ -204,17 +206,21 @@ def check_weights(name, found, expected):
 
 
 @lru_cache
-def _decoder_of_sizes(*sizes):
+def _decoder_of_sizes(*sizes, look_dim):
     with torch.device("meta"):
-        return Decoder(*sizes).state_dict()
+        return Decoder(*sizes, look_dim=look_dim).state_dict()
 
 
 def _check_decoder(checkpoint, config):
     found = checkpoint["decoder"]
-    keys = found.get("attention.encoder_att.weight")
-    encoder_dim = keys.shape[1] if getattr(keys, "ndim", 0) == 2 else 1
+    looks = ("attention.encoder_att.weight",) if config.look_stage else ()
+    encoder_dim, *look_dim = (
+        weight.shape[1] if getattr(weight := found.get(name), "ndim", 0) == 2 else 1
+        for name in ("init_h.weight", *looks)
+    )
     sizes = config.attention_dim, config.embed_dim, config.decoder_dim
-    expected = _decoder_of_sizes(*sizes, len(checkpoint["word_map"]), encoder_dim)
+    sizes = *sizes, len(checkpoint["word_map"]), encoder_dim
+    expected = _decoder_of_sizes(*sizes, look_dim=(*look_dim, None)[0])
     check_weights("decoder", found, expected)
 
 

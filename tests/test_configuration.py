@@ -180,7 +180,7 @@ def test_numbers_stay_within_their_bounds():
         if most < float("inf"):
             with pytest.raises(ValueError, match=f"{choice.name}="):
                 Config(**{choice.name: most + (0.1 if real else 1)})
-        if choice.name != "output_stride":
+        if choice.name not in ("output_stride", "look_stage"):
             assert getattr(Config(**{choice.name: least}), choice.name) == least
 
 
@@ -202,12 +202,14 @@ def test_a_run_may_go_on_only_with_free_choices_changed(choice):
 
 OTHER = {"seed": 3, "scenes": 20, "min_freq": 2, "max_images": 9, "stage": 4}
 OTHER |= {"image_size": 96, "on_error": "skip", "output_stride": 16}
-OTHER |= {"caps_per_img": 3, "max_length": 30, "tokens": "characters"}
+OTHER |= {"look_stage": 5, "caps_per_img": 3, "max_length": 30, "tokens": "characters"}
 
 
 @pytest.mark.parametrize("name", OTHER)
 def test_other_data_lie_in_another_folder(name):
-    config = Config(stage=8) if name == "output_stride" else Config()
+    needed = {"output_stride": {"stage": 8}}
+    needed |= {"look_stage": {"stage": 8, "output_stride": 16}}
+    config = Config(**needed.get(name, {}))
     other = replace(config, **{name: OTHER[name]})
     assert folders(config)[0] != folders(other)[0]
     assert folders(other)[1].parent == folders(other)[0]

@@ -21,9 +21,10 @@ def a_batch(images=3, per_image=2, cells=9, dim=10, longest=8, vocab=12, seed=0)
     return torch.randn(images, cells, dim, generator=generator), captions, lengths
 
 
-def a_decoder(pool=None, dtype=torch.float32):
+def a_decoder(pool=None, dtype=torch.float32, look_dim=None):
     torch.manual_seed(1)
-    return Decoder(6, 5, 7, 12, encoder_dim=10, pool=pool).to(dtype).eval()
+    sizes = {"encoder_dim": 10, "look_dim": look_dim}
+    return Decoder(6, 5, 7, 12, pool=pool, **sizes).to(dtype).eval()
 
 
 def places(decoded, longest):
@@ -44,11 +45,17 @@ def test_words_lie_step_by_step_and_name_their_place():
     assert decoded.order.tolist() == list(range(6))
 
 
-@given(st.integers(1, 4), st.integers(1, 3), st.integers(2, 9), st.integers(0, 999))
+@given(
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(2, 9),
+    st.integers(0, 999),
+    st.sampled_from([None, 4]),
+)
 @settings(max_examples=25, deadline=None)
-def test_equals_the_textbook_for_any_batch(images, per_image, longest, seed):
+def test_equals_the_textbook_for_any_batch(images, per_image, longest, seed, look_dim):
     pool = pooling_matrix(3, 4)
-    decoder = a_decoder(pool)
+    decoder = a_decoder(pool, look_dim=look_dim)
     cells, captions, lengths = a_batch(images, per_image, longest=longest, seed=seed)
     ours = decoder(cells, captions, lengths)
     textbook = textbook_forward(decoder, pool @ cells, captions, lengths)
@@ -56,6 +63,21 @@ def test_equals_the_textbook_for_any_batch(images, per_image, longest, seed):
     assert torch.equal(ours.targets[a], textbook.targets[b])
     torch.testing.assert_close(ours.scores[a], textbook.scores[b], atol=1e-5, rtol=0)
     torch.testing.assert_close(ours.alphas, textbook.alphas, atol=1e-5, rtol=0)
+
+
+def test_it_looks_with_the_first_numbers_and_reads_all():
+    decoder = a_decoder(look_dim=4)
+    cells, *captions = a_batch()
+    other = cells.clone()
+    other[..., 4:] += 1  # what is read
+    before, after = decoder(cells, *captions), decoder(other, *captions)
+    assert decoder.attention.encoder_att.in_features == 4
+    assert not torch.equal(before.scores, after.scores)
+    with torch.no_grad():
+        keys = [decoder.remember(c).keys for c in (cells, other)]
+        assert torch.equal(*keys)
+        moved = decoder.remember(cells + torch.eye(10)[0]).keys
+    assert not torch.equal(keys[0], moved)
 
 
 def test_gradients_equal_the_textbook():

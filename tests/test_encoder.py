@@ -341,6 +341,7 @@ def test_stages_of_the_large_network():
         ("efficientnet_lite0", {}),
         ("efficientnet_lite0", {"stage": 7}),
         ("efficientnet_lite0", {"output_stride": 16}),
+        ("efficientnet_lite0", {"output_stride": 16, "look_stage": 5}),
         ("efficientnet_b4", {}),
         ("resnet18", {}),
     ],
@@ -379,6 +380,25 @@ def test_one_stride_less_gives_the_cells_between():
         few = coarse(images).unflatten(1, (7, 7))
         many = dense(images).unflatten(1, (14, 14))
     torch.testing.assert_close(many[:, 1::2, 1::2], few, atol=1e-4, rtol=0)
+
+
+def test_the_numbers_to_look_with_stand_before_those_to_read():
+    both = build_encoder(image_size=224, output_stride=16, look_stage=5)
+    looks = build_encoder(image_size=224, stage=5)
+    reads = build_encoder(image_size=224, output_stride=16)
+    assert both.look_dim == looks.encoder_dim == 112 and reads.look_dim is None
+    assert both.encoder_dim == 112 + reads.encoder_dim
+    with torch.no_grad():
+        front, back = both(images := noise(size=224)).split([112, 1280], dim=2)
+        assert torch.equal(front, looks(images)) and torch.equal(back, reads(images))
+
+
+@pytest.mark.parametrize(
+    ("stage", "stride", "look"), [(8, 32, 5), (8, 16, 3), (5, 16, 5), (5, 16, 6)]
+)
+def test_a_stage_to_look_with_must_fit(stage, stride, look):
+    with pytest.raises(ValueError, match=f"look_stage={look} of efficientnet_lite0"):
+        small("efficientnet_lite0", stage=stage, output_stride=stride, look_stage=look)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,21 @@ def equal(one, other):
     return [*a] == [*b] and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_model_that_looks_with_another_stage_comes_back_from_its_checkpoint(tmp_path):
+    layers = {"stage": 8, "output_stride": 16, "look_stage": 5}
+    config = Config(**SMALL, **layers)
+    model = new_model(config, WORD_MAP)
+    state = {
+        "decoder": model.decoder.state_dict(),
+        "encoder": model.encoder.state_dict(),
+    }
+    kept = state | {"word_map": WORD_MAP, "config": asdict(config)}
+    save_checkpoint(tmp_path / "best.pt", kept)
+    loaded = load_model(tmp_path / "best.pt")
+    assert loaded.decoder.attention.look_dim == model.encoder.look_dim == 112
+    assert equal(loaded.decoder, model.decoder) and equal(loaded.encoder, model.encoder)
+
+
 def test_a_model_is_what_its_choices_say():
     config = Config(**SMALL, stage=3, dropout=0.25)
     model = new_model(config, WORD_MAP)

@@ -180,11 +180,11 @@ def test_nothing_is_left_behind_without_the_garbage_collector(name):
         gc.enable()
 
 
-def two_decoders(pool, dtype=torch.float64, seed=0):
+def two_decoders(pool, dtype=torch.float64, seed=0, look_dim=None):
     """The decoder of the chapter and the fast one, with the same weights."""
     torch.manual_seed(seed)
     plain, fast = (
-        kind(6, 5, 7, 12, encoder_dim=10, pool=pool).to(dtype).eval()
+        kind(6, 5, 7, 12, encoder_dim=10, pool=pool, look_dim=look_dim).to(dtype).eval()
         for kind in (Decoder, FastDecoder)
     )
     fast.load_state_dict(plain.state_dict())
@@ -212,7 +212,8 @@ def all_of(decoder, batch):
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(2, 9), st.integers(0, 999))
 @settings(max_examples=15, deadline=None)
 def test_the_fast_decoder_equals_the_decoder(pooled, images, per_image, longest, seed):
-    plain, fast = two_decoders(pooling_matrix(3, 4).double() if pooled else None)
+    pool, look_dim = (pooling_matrix(3, 4).double(), 4) if pooled else (None, None)
+    plain, fast = two_decoders(pool, look_dim=look_dim)
     batch = a_batch(images, per_image, longest, seed)
     for ours, theirs in zip(all_of(fast, batch), all_of(plain, batch), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-9)

@@ -295,9 +295,9 @@ class Explorer:
         ]
         if not views:
             return
-        self.photographs.add(images)
         grids = [ipywidgets.GridBox(row, layout=COLUMNS) for row in views]
         self.stack.children += tuple(grids)
+        self.photographs.add(images)
         self.images, self.views = [*self.images, *images], [*self.views, *views]
         if isinstance(self.stack, ipywidgets.Stack):
             self.stack.selected_index = self.choice.index

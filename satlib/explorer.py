@@ -257,15 +257,12 @@ class Photographs(ipywidgets.VBox):
 class Explorer:
     """Captions of photographs to explore; it shows itself, `widget` is all of it.
 
-    `captioners` is one captioner or a list, with `names`; `images` are paths, PIL
-    images or arrays, or none.
+    `captioners` is a list, with as many `names`; `images` are paths, PIL images or
+    arrays, or none.
     """
 
-    def __init__(self, captioners, images, beam_size=5, side_by_side=False, names=()):
-        self.captioners = [captioners] if hasattr(captioners, "caption") else captioners
-        several = len(self.captioners) > 1
-        numbers = range(1, len(self.captioners) + 1)
-        self.names = names or [f"captioner {n}" if several else "" for n in numbers]
+    def __init__(self, captioners, names, images, beam_size=5, side_by_side=False):
+        self.captioners, self.names = captioners, names
         self.images, self.views = [], []
         beam_size = checked("beam_size", beam_size, int, 1, 1000)
         self.controls = Controls(beam_size, self.draw, self.search, self.take)
@@ -295,9 +292,9 @@ class Explorer:
         ]
         if not views:
             return
-        self.photographs.add(images)
         grids = [ipywidgets.GridBox(row, layout=COLUMNS) for row in views]
         self.stack.children += tuple(grids)
+        self.photographs.add(images)
         self.images, self.views = [*self.images, *images], [*self.views, *views]
         if isinstance(self.stack, ipywidgets.Stack):
             self.stack.selected_index = self.choice.index
@@ -376,8 +373,10 @@ def explore(
     if not captioners or not all(hasattr(each, "caption") for each in captioners):
         problem = "explore needs a captioner, or a list of them"
         raise ValueError(f"{problem}; load_captioner(path) opens a checkpoint")
-    names = list(names)
-    if names and len(names) != len(captioners):
-        raise ValueError(f"{len(names)} names for {len(captioners)} captioners")
+    count = len(captioners)
+    numbered = [f"captioner {n}" for n in range(1, count + 1)] if count > 1 else [""]
+    names = list(names) or numbered
+    if len(names) != count:
+        raise ValueError(f"{len(names)} names for {count} captioners")
     images = list(images) if isinstance(images, Iterator) else images
-    return Explorer(captioners, images, beam_size, side_by_side, names)
+    return Explorer(captioners, names, images, beam_size, side_by_side)

@@ -1,15 +1,20 @@
 """The explorer on a page without Python: mouse, keyboard, finger, light and dark."""
 
+import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from satlib.tangle import ROOT
 
@@ -305,3 +310,102 @@ def test_names_follow_what_is_done(one):
         one.page.keyboard.press("ArrowRight")
         assert is_shown(one, name)
         assert slider.get_attribute("aria-valuetext") == name
+
+
+LIVE = """\
+from conftest import tiny_captioner
+from satlib.explorer import explore
+from satlib.scenes import draw, make_scene
+explore(tiny_captioner(), [draw(make_scene(1))[0]], beam_size=3)
+"""
+
+
+@pytest.fixture
+def live(tmp_path, chromium):
+    """A tab of a real JupyterLab, `$JUPYTER_LAB`, with an explorer in a notebook."""
+    env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel = {"argv": argv, "display_name": "book", "language": "python", "env": env}
+    (tmp_path / "kernels/book").mkdir(parents=True)
+    (tmp_path / "kernels/book/kernel.json").write_text(json.dumps(kernel))
+    cell = nbformat.v4.new_code_cell(LIVE)
+    notebook = nbformat.v4.new_notebook(
+        cells=[cell], metadata={"kernelspec": {"name": "book", "display_name": "book"}}
+    )
+    (tmp_path / "here").mkdir()
+    nbformat.write(notebook, tmp_path / "here/live.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [os.environ["JUPYTER_LAB"], "--no-browser", "--allow-root"]
+    command += [f"--port={port}", "--IdentityProvider.token="]
+    command += [f"--ServerApp.root_dir={tmp_path / 'here'}"]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            command,
+            env=os.environ | {"JUPYTER_PATH": str(tmp_path)},
+            stdout=log,
+            stderr=log,
+        )
+    tab = chromium.new_page(viewport={"width": 1280, "height": 1600})
+    try:
+        for _ in range(60):
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            tab.wait_for_timeout(500)
+        tab.goto(f"http://127.0.0.1:{port}/lab/tree/live.ipynb")
+        tab.locator(".jp-Cell .cm-content").first.click(timeout=60_000)
+        tab.wait_for_timeout(3000)  # for its kernel
+        tab.keyboard.press("Shift+Enter")
+        tab.locator(".stepper img").first.wait_for(timeout=90_000)
+        yield tab
+    finally:
+        tab.close()
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.mark.skipif("JUPYTER_LAB" not in os.environ, reason="needs a JupyterLab")
+def test_photographs_go_through_a_real_jupyterlab(live, tmp_path):
+    """Large, several, the same again, an iPhone's: added, or told why not."""
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.jpg", quality=95)
+    assert (tmp_path / "large.jpg").stat().st_size > 10 * 2**20
+    Image.new("RGB", (40, 60), "green").save(tmp_path / "small.png")
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(2000))
+    small = live.locator(".photographs button")
+
+    def choose(*names, count):
+        with live.expect_file_chooser() as chooser:
+            live.get_by_role("button", name="of your own").click()
+        chooser.value.set_files([tmp_path / name for name in names])
+        small.nth(count - 1).wait_for(timeout=30_000)
+        assert small.count() == count
+        live.wait_for_timeout(1500)
+        pressed = [s for s in small.all() if "mod-active" in s.get_attribute("class")]
+        (chosen,) = (s.text_content() for s in pressed)
+        assert chosen == f"photograph {count}"
+
+    choose("large.jpg", count=2)
+    choose("small.png", "phone.heic", "small.png", count=4)
+    choose("small.png", count=5)
+    (told,) = live.locator("[role=alert]:has-text('cannot be read')").all()
+    assert "phone.heic" in told.text_content() and "JPEG" in told.text_content()
+    live.get_by_role("button", name="seen").click()
+    told.wait_for(state="detached")
+
+    small.nth(0).click()
+    output = live.locator(".jp-OutputArea-output").first
+    live.wait_for_timeout(1000)
+    word(output, "red").click()
+    assert is_shown(output, "red")
+    live.keyboard.press("ArrowRight")
+    assert is_shown(output, "cat")
+    assert output.locator("details:visible").count() == 0
+    beams = output.locator(".needs-python:visible select").first
+    beams.select_option(index=1)
+    live.wait_for_timeout(3000)
+    pressed = output.locator(".stepper:visible button").all()
+    states = [button.get_attribute("aria-pressed") for button in pressed]
+    assert states.index("true") == 3  # the third word of the other beam

@@ -201,37 +201,6 @@ def _row(contents, right, scopes):
     return f"<tr>{''.join(cells)}</tr>"
 
 
-# chapters/figures.md: Tables
-NUMBER = re.compile(r"[+−-]?\d[\d,.]*(e[+−-]?\d+)?[  ]?%?")
-
-
-def table(header, rows):
-    """Return a table as HTML: a header, and rows that begin with their names.
-
-    What is no text is shown as `str` does. Raises ValueError where a row is not as
-    long as the header.
-    """
-    rows = [[showable(str(content)) for content in row] for row in rows]
-    columns = [*zip(*rows, strict=True)]
-    if len(columns) != len(header):
-        raise ValueError(f"{len(columns)} columns under {len(header)} names")
-    right = [all(map(NUMBER.fullmatch, column)) for column in columns]
-    header = [showable(name) for name in header]
-    head = _row(header, right, ["col"] * len(header))
-    body = "".join(_row(row, right, ["row"]) for row in rows)
-    parts = f"<thead>{head}</thead><tbody>{body}</tbody>"
-    return HTML(f'<table class="table">{parts}</table>')
-
-
-def _row(contents, right, scopes):
-    cells = []
-    for content, to_the_right, scope in zip_longest(contents, right, scopes):
-        side = ' style="text-align: right"' if to_the_right else ""
-        kind = f'th scope="{scope}"' if scope else "td"
-        cells.append(f"<{kind}{side}>{html.escape(content)}</{kind[:2]}>")
-    return f"<tr>{''.join(cells)}</tr>"
-
-
 # chapters/figures.md: Stepping through a stack of pictures
 class Stepper(ipywidgets.VBox):
     """Buttons, a slider and Play, linked in the browser to a stack of pictures.

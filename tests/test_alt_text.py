@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,7 @@ CHAPTERS = sorted(ROOT.glob("chapters/*.md"))
 PAGES = sorted(ROOT.glob("_build/html/chapters/*.html"))
 DRAWN = {"panels", "heat_map", "attention_figure"}  # by the last line of a cell
 GROUNDS = "#ffffff", "#121212"  # of the theme's pages, light and dark
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 INKS = "#ffffff", "#1a1a1a"  # of words that stand on a coloured cell
 
 
@@ -79,7 +81,8 @@ def test_a_figure_has_a_text_and_a_caption(path):
 
 
 def test_figures_have_names_of_their_own():
-    names = [told["figure"]["name"] for p in CHAPTERS for _, told in figures(p)]
+    told = [told for path in CHAPTERS for _, told in figures(path)]
+    names = [each["figure"]["name"] for each in told if "figure" in each]
     assert sorted({*names}) == sorted(names) and len(names) > 50
 
 
@@ -130,31 +133,87 @@ PAGE = """\
     ---
     import matplotlib.pyplot as plt
 
-    plt.subplots()[1].plot([1, 2]);
+    print("a long line " * 30)
+    plt.subplots(figsize=(7, 2))[1].plot([1, 2]);
     ```
 
     See {numref}`fig-line`.
     """
 
 
-def test_a_page_shows_a_figure_as_lines_with_text_and_number(tmp_path):
-    (tmp_path / "page.md").write_text(textwrap.dedent(PAGE))
-    (tmp_path / "conf.py").write_text(
-        "extensions = ['myst_nb', 'satlib.site']\nroot_doc = 'page'\nnumfig = True\n"
-        "nb_execution_mode = 'force'\nnb_execution_raise_on_error = True\n"
-    )
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "sphinx", "-qW", tmp_path, out]
+CONF = """\
+extensions = ["myst_nb", "satlib.site"]
+root_doc = "page"
+numfig = True
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+html_theme = "sphinx_book_theme"
+html_static_path = [{static!r}]
+html_css_files = ["book.css"]
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder of a site with a single page, made as the book is."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "page.md").write_text(textwrap.dedent(PAGE))
+    static = str(ROOT / "chapters" / "_static")
+    (folder / "conf.py").write_text(CONF.format(static=static))
+    command = [sys.executable, "-m", "sphinx", "-qW", folder, folder / "out"]
     path = str(Path(sys.executable).parent)  # without npm
     env = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    page = (out / "page.html").read_text("utf-8")
+    return folder / "out"
+
+
+def test_a_page_shows_a_figure_as_lines_with_text_and_number(built):
+    page = (built / "page.html").read_text("utf-8")
     figure = re.search(r'<figure[^>]* id="fig-line">(.*?)</figure>', page, re.S)[1]
     assert figure.lstrip().startswith('<div class="drawing"><svg')
     assert 'role="img" aria-label="A line: it rises."' in figure
     assert "Fig. 1" in figure and "<em>line</em>" in figure
-    assert not [*out.glob("_images/*.svg")] and page.count("Fig. 1") == 2
+    assert not [*built.glob("_images/*.svg")] and page.count("Fig. 1") == 2
+
+
+LOOK = """() => {
+    const find = (what) => document.querySelector(what);
+    const room = (what) => find(what).scrollWidth - find(what).clientWidth;
+    const style = (what, name) => getComputedStyle(find(what)).getPropertyValue(name);
+    return {
+        page: room("html"), line: room(".cell_output pre"), figure: room(".drawing"),
+        tab: find(".drawing").tabIndex,
+        ink: style(".drawing svg", "fill"), text: style("article p", "color"),
+    };
+}"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_a_page_cuts_nothing_off_and_colours_its_figures(built):
+    from playwright.sync_api import sync_playwright
+
+    looks = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        for width, colours in ((1280, "light"), (1280, "dark"), (390, "light")):
+            size = {"width": width, "height": 900}
+            context = browser.new_context(viewport=size, color_scheme=colours)
+            tab = context.new_page()
+            tab.route("http*://**", lambda route: route.abort())
+            tab.goto((built / "page.html").as_uri())
+            tab.wait_for_timeout(500)
+            looks[width, colours] = tab.evaluate(LOOK)
+        browser.close()
+    for look in looks.values():
+        assert look["page"] <= 0 and look["line"] <= 0
+        assert look["ink"] == look["text"]
+    light, dark, narrow = looks.values()
+    assert light["ink"] != dark["ink"]
+    assert light["figure"] == 0 and light["tab"] == -1
+    assert narrow["figure"] > 100 and narrow["tab"] == 0
 
 
 class Page(HTMLParser):

@@ -1,8 +1,12 @@
 # Written by `python -m satlib.tangle` from chapters/site.md: edit that.
 # chapters/site.md: Site: pages that run side by side, and work without a network
-"""The site: scripts from npm for reading without a network, each page's module."""
+"""The site: scripts that no page waits for, pages run ahead, each page's module."""
 
+import base64
+import hashlib
 import html
+import io
+import json
 import os
 import re
 import shutil
@@ -12,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from textwrap import shorten, wrap
+from typing import NamedTuple
 
 import jupytext
 from docutils import nodes
@@ -25,10 +30,41 @@ from sphinx.util import logging
 from satlib.scenes import draw
 from satlib.storybook import make_scene
 
-PACKAGES = {"@jupyter-widgets/html-manager": "1.0.15", "mathjax": "3.2.2"}
-WANTED = {  # what the site takes of them
-    "widgets": ("@jupyter-widgets/html-manager/dist", ("embed.js", "*.woff2")),
-    "mathjax": ("mathjax/es5", ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2/*")),
+LOGGER = logging.getLogger(__name__)
+
+
+# chapters/site.md: The scripts
+class Script(NamedTuple):
+    """A script of an npm package: its folder there, its file, what goes with it."""
+
+    package: str
+    folder: str
+    file: str
+    others: str
+    hash: str
+
+    @property
+    def address(self):
+        """Return where the public server has it."""
+        return f"{CDN}{self.package}/{self.folder}/{self.file}"
+
+
+CDN = "https://cdn.jsdelivr.net/npm/"
+SCRIPTS = {
+    "widgets": Script(
+        "@jupyter-widgets/html-manager@1.0.15",
+        "dist",
+        "embed.js",
+        "embed.js.LICENSE.txt",
+        "sha384-BhIlHV0bCNC00G3UVIEIJKhEHXPQXX90znOSkFJNUoe/L1UByfxdu2lxB3Kdgrpu",
+    ),
+    "formulas": Script(
+        "mathjax@3.2.2",
+        "es5",
+        "tex-chtml.js",
+        "output/chtml/fonts/woff-v2/*",
+        "sha384-AHAnt9ZhGeHIrydA1Kp1L7FN+2UosbF7RQg6C+9Is/a7kDpQ1684C2iH2VWil6r4",
+    ),
 }
 
 
@@ -38,60 +74,216 @@ def fetch_scripts(folder):
 
     Raises RuntimeError where there is no npm, or it fails.
     """
-    folder = Path(folder)
-    if (folder / "complete").exists():
+    folder, names = Path(folder), [script.package for script in SCRIPTS.values()]
+    complete, content = folder / "complete", " ".join(names)
+    if complete.exists() and complete.read_text() == content:
         return folder
     npm = shutil.which("npm")
     if npm is None:
-        raise RuntimeError("BOOK_SCRIPTS=npm needs npm, which comes with Node.js")
+        raise RuntimeError("there is no npm, which comes with Node.js")
+    shutil.rmtree(folder, ignore_errors=True)
     store = folder / "npm"
-    store.mkdir(parents=True, exist_ok=True)
-    names = [f"{name}@{version}" for name, version in PACKAGES.items()]
-    command = [npm, "install", "--prefix", str(store), "--ignore-scripts", *names]
+    store.mkdir(parents=True)
+    options = ["--ignore-scripts", "--no-audit", "--fetch-retries=1"]
+    command = [npm, "install", "--prefix", str(store), *options, *names]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {run.stderr.strip()}")
-    for target, (source, patterns) in WANTED.items():
-        _take(store / "node_modules" / source, patterns, folder / "static" / target)
-    (folder / "complete").touch()
+    for target, script in SCRIPTS.items():
+        package = store / "node_modules" / script.package.rpartition("@")[0]
+        _take(package / script.folder, script, folder / "static" / target)
+    complete.write_text(content)
     return folder
 
 
-# chapters/site.md: The scripts
-def _take(source, patterns, target):
-    for pattern in patterns:
+def _take(source, script, target):
+    for pattern in (script.file, script.others):
         found = list(source.glob(pattern))
         if not found:
-            raise RuntimeError(f"{source} has no {pattern}; BOOK_SCRIPTS=npm needs it")
+            raise RuntimeError(f"{source} has no {pattern}")
         for path in found:
             place = target / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
+    if integrity(target / script.file) != script.hash:
+        raise RuntimeError(f"{source / script.file} is not the file it was")
+
+
+def integrity(path):
+    """Return the hash of a file as a browser wants it: SHA-384, in base64."""
+    digest = hashlib.sha384(Path(path).read_bytes()).digest()
+    return f"sha384-{base64.b64encode(digest).decode()}"
 
 
 # chapters/site.md: The scripts
-def _use_scripts(app, config):
-    choice = os.environ.get("BOOK_SCRIPTS", "")
-    if choice not in ("", "npm"):
-        raise ValueError(f"BOOK_SCRIPTS={choice}: must be npm, or not set")
-    if choice == "npm":
-        folder = fetch_scripts(Path(app.outdir).parent / "scripts")
-        config.html_static_path.append(str(folder / "static"))
-        config.nb_ipywidgets_js = {"widgets/embed.js": {}}
-        config.mathjax_path = "mathjax/tex-mml-chtml.js"
+def addresses(folder, choice=""):
+    """Return where pages find each script; fetch them into `folder` where npm can.
+
+    `choice` is "npm", "cdn", or "" for npm if it works and else the public server.
+    Raises RuntimeError where npm is the choice and does not work.
+    """
+    if choice not in ("", "npm", "cdn"):
+        raise ValueError(f"BOOK_SCRIPTS={choice}: must be npm, cdn, or not set")
+    if choice != "cdn":
+        try:
+            fetch_scripts(folder)
+            return {name: f"{name}/{each.file}" for name, each in SCRIPTS.items()}
+        except RuntimeError as error:
+            if choice == "npm":
+                raise RuntimeError(f"BOOK_SCRIPTS=npm: {error}") from error
+            LOGGER.info("scripts from %s, as npm did not give them: %s", CDN, error)
+    return {name: each.address for name, each in SCRIPTS.items()}
 
 
-def _drop_doubles(app, pagename, templatename, context, doctree):
-    """Keep one of each inline script; Sphinx may list it twice, as None and as ""."""
-    kept = {}
+# chapters/site.md: No page waits
+def _leave_formulas(app, config):
+    config.mathjax_inline = config.mathjax_display = ["", ""]
+    config.myst_update_mathjax = False
+    config.nb_ipywidgets_js = {}
+
+
+def _offer_scripts(app):
+    if app.builder.format != "html":
+        return
+    folder = Path(app.outdir).parent / "scripts"
+    found = addresses(folder, os.environ.get("BOOK_SCRIPTS", ""))
+    app.config.html_static_path.append(str(folder / "static"))
+    about = {f"data-{name}": address for name, address in found.items()}
+    if found["widgets"].startswith(CDN):
+        about |= {f"data-{name}-hash": each.hash for name, each in SCRIPTS.items()}
+    app.add_js_file("book.js", loading_method="defer", **about)
+
+
+# chapters/site.md: No page waits
+MARKS = {  # of scripts, by what they have in their names or texts: their use in a page
+    r"mathjax|window\.MathJax": r"(?!)",  # never: book.js asks for it
+    r"thebe": r"thebe-launch",
+    r"design-tabs": r"sd-tab",
+    r"toggle(button|Hint|Open)": r'"toggle|admonition dropdown',
+}
+
+
+def _drop_scripts(app, pagename, templatename, context, doctree):
+    """Keep one of each script that a page uses; Sphinx may list it as None and ""."""
+    body, kept = context.get("body", ""), {}
+
+    def is_used(text):
+        found = [mark for name, mark in MARKS.items() if re.search(name, text)]
+        return all(re.search(mark, body) for mark in found)
+
     for script in context.get("script_files", []):
-        kept.setdefault((script.filename or "", str(script.attributes)), script)
+        about = dict(script.attributes)
+        if about.get("type") == STATE or is_used(
+            f"{script.filename} {about.get('body')}"
+        ):
+            kept.setdefault((script.filename or "", str(about)), script)
     context["script_files"] = list(kept.values())
+    styles = context.get("css_files", [])
+    context["css_files"] = [each for each in styles if is_used(str(each.filename))]
+
+
+# chapters/site.md: No page waits
+def _fetch_late(app, pagename, templatename, context, doctree):
+    """Let the browser fetch a page's pictures when the reader comes near them."""
+    if "body" in context:
+        some = re.compile("<img (?![^>]*loading=)")
+        context["body"] = some.sub('<img loading="lazy" ', context["body"])
+
+
+# chapters/site.md: A picture before the widget
+STATE = "application/vnd.jupyter.widget-state+json"
+VIEW = re.compile(r'<script type="[\w./]+widget-view\+json">(.*?)</script>')
+
+
+def _lay_out(app, pagename, templatename, context, doctree):
+    """Make files of the pictures of a page's widgets, and show these plainly."""
+    scripts = context.get("script_files", [])
+    states = [each for each in scripts if each.attributes.get("type") == STATE]
+    if not states:
+        return
+    context["script_files"] = [each for each in scripts if each not in states]
+    state = json.loads(states[0].attributes["body"])
+    models, images = state["state"], Path(app.outdir) / "_images"
+    links = {
+        number: _to_file(model, images, context["pathto"]("_images", 1))
+        for number, model in models.items()
+        if model["model_name"] == "ImageModel" and "buffers" in model
+    }
+    body = context["body"]
+    strips = VIEW.sub(lambda view: view[0] + _strip(models, links, view), body)
+    safe = json.dumps(state).replace("<", "\\u003c")
+    context["body"] = f'{strips}<script type="{STATE}">{safe}</script>'
+
+
+def _to_file(model, folder, address):
+    """Make a file of a picture, to which its model then refers; return the link."""
+    buffer = next(each for each in model["buffers"] if each["path"] == ["value"])
+    picture, state = base64.b64decode(buffer["data"]), model["state"]
+    size = zip(("width", "height"), Image.open(io.BytesIO(picture)).size, strict=True)
+    state |= {name: str(length) for name, length in size if not state.get(name)}
+    name = f"{hashlib.sha256(picture).hexdigest()[:32]}.{state.get('format', 'png')}"
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(picture)
+    link = f"{address}/{name}"
+    buffer["data"] = base64.b64encode(link.encode()).decode()
+    state["format"] = "url"
+    return link
+
+
+# chapters/site.md: A picture before the widget
+def _strip(models, links, view):
+    """Return the strip of pictures for a widget's place in the page, as HTML."""
+    cell = re.split(r'<div class="cell ', view.string[view.end() :], maxsplit=1)[0]
+    parts = [json.loads(view[1])["model_id"]]
+    for part in parts:  # which grows
+        parts += _children(models, part)
+    stacks = [_children(models, part) for part in parts if _is_stack(models, part)]
+    stack = next((each for each in stacks if {*each} <= {*links}), [])
+    if "without-script" in cell or not stack:
+        return ""
+    beneath = [part for part in _beside(models, parts, stack) if part in links]
+    figures = [
+        _figure([links[part] for part in (*beneath, top)], name)
+        for top, name in zip(stack, _names(models, parts, len(stack)), strict=True)
+    ]
+    how = 'class="without-script strip" role="group" tabindex="0" aria-label="pictures"'
+    return f"<div {how}>{''.join(figures)}</div>"
+
+
+def _children(models, part):
+    children = models[part]["state"].get("children", [])
+    return [child.removeprefix("IPY_MODEL_") for child in children]
+
+
+def _is_stack(models, part):
+    return models[part]["model_name"] == "StackModel"
+
+
+def _beside(models, parts, stack):
+    rows = [_children(models, part) for part in parts]
+    return next(
+        row for row in rows if stack in [_children(models, part) for part in row]
+    )
+
+
+def _names(models, parts, count):
+    """Return what the pictures of a stack show, by the labels of the slider."""
+    for state in (models[part]["state"] for part in parts):
+        labels = state.get("_options_labels", [])
+        if len(labels) == count and state.get("description"):
+            return [f"{state['description']}: {label}" for label in labels]
+    return [str(number) for number in range(1, count + 1)]
+
+
+def _figure(links, name):
+    name, (first, *others) = html.escape(name), links
+    over = "".join(f'<img src="{link}" alt="" loading="lazy">' for link in others)
+    first = f'<img src="{first}" alt="{name}" loading="lazy">'
+    return f"<figure><div>{first}{over}</div><figcaption>{name}</figcaption></figure>"
 
 
 # chapters/site.md: Pages that run side by side
 MAKERS = {"chapters/fit": "satlib.fit import", "chapters/batches": "practice_set"}
-LOGGER = logging.getLogger(__name__)
 
 
 def _run_ahead(app, env, names):
@@ -260,11 +452,13 @@ def _furnish(app):
 
 # chapters/site.md: What a page says of itself
 def setup(app):
-    """Run the pages, name their modules; add the book's script, or from npm all."""
-    app.connect("config-inited", _use_scripts, priority=1)
+    """Run the pages, name their modules; let them load scripts when they are drawn."""
+    app.connect("config-inited", _leave_formulas, priority=1)
+    app.connect("builder-inited", _offer_scripts)
     app.connect("env-before-read-docs", _run_ahead)
     app.connect("doctree-read", _name_module)
-    app.connect("html-page-context", _drop_doubles, priority=900)
-    app.add_js_file("book.js", priority=1)
+    app.connect("html-page-context", _drop_scripts, priority=900)
+    app.connect("html-page-context", _fetch_late, priority=900)
+    app.connect("html-page-context", _lay_out, priority=901)
     _furnish(app)
     return {"parallel_read_safe": True}

@@ -17,15 +17,34 @@ from satlib.configuration import checked
 from satlib.figures import COLOURS, jpeg, showable
 from satlib.maps import WordView, as_shown, attention_figure, save
 
-WRAP = {"flex_flow": "wrap"}
+WRAP = {"flex_flow": "wrap", "overflow": "visible"}
+COLUMNS = {
+    "grid_template_columns": "repeat(auto-fit, minmax(min(100%, 280px), 1fr))",
+    "grid_gap": "8px 24px",
+    "overflow": "visible",
+}
 
 
-# chapters/explorer.md: What needs Python
-CHOSEN = """(async (input) => {
-const side = 1024, piece = 600000, most = 1e8;
+# chapters/explorer.md: A photograph on its way
+SMALLER = """
+const smaller = async (file) => {
+  const canvas = document.createElement("canvas");
+  const image = await createImageBitmap(file);
+  const scale = Math.min(1, 1024 / Math.max(image.width, image.height));
+  canvas.width = Math.max(1, scale * image.width);
+  canvas.height = Math.max(1, scale * image.height);
+  const context = canvas.getContext("2d");
+  context.fillStyle = "white";  // behind what is transparent
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9));
+};"""
+
+
+# chapters/explorer.md: A photograph on its way
+POST = """
 const inbox = input.closest(".upload").querySelector("textarea");
-const files = [...input.files];
-input.value = "";  // so that the same file can be chosen again
 const taken = async () => {
   while (inbox.value) await new Promise((next) => setTimeout(next, 50));
 };
@@ -35,44 +54,39 @@ const post = async (message) => {
   inbox.dispatchEvent(new Event("change", {bubbles: true}));
   await taken();
 };
-const smaller = async (file) => {
-  const canvas = document.createElement("canvas");
-  const image = await createImageBitmap(file);
-  const scale = Math.min(1, side / Math.max(image.width, image.height));
-  canvas.width = Math.max(1, scale * image.width);
-  canvas.height = Math.max(1, scale * image.height);
-  const context = canvas.getContext("2d");
-  context.fillStyle = "white";  // behind what is transparent
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.imageSmoothingQuality = "high";
-  context.drawImage(image, 0, 0, canvas.width, canvas.height);
-  return new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9));
-};
 const text = (blob) => new Promise((done, failed) => {
   const reader = new FileReader();
   reader.onload = () => done(reader.result.split(",")[1] ?? "");
   reader.onerror = () => failed(reader.error);
   reader.readAsDataURL(blob);
-});
-const send = async (file) => {
-  const {name, size} = file;
-  try {
-    const small = size > piece ? await smaller(file).catch(() => file) : file;
-    if (small.size > most) throw new Error(`${size} bytes are too many for a browser`);
-    for (let at = 0; at === 0 || at < small.size; at += piece) {
+});"""
+
+
+# chapters/explorer.md: A photograph on its way
+CHOSEN = f"""(async (input) => {{{SMALLER}{POST}
+const piece = 600000, most = 1e8, files = [...input.files];
+input.value = "";  // so that the same file can be chosen again
+const send = async (file) => {{
+  const {{name, size}} = file;
+  const large = size > piece || /[.]hei[cf]$/i.test(name);
+  try {{
+    const small = large ? await smaller(file).catch(() => file) : file;
+    if (small.size > most) throw new Error(`${{size}} bytes are too many for a browser`
+      + ": save it smaller, or give explore its path");
+    for (let at = 0; at === 0 || at < small.size; at += piece) {{
       const content = await text(small.slice(at, at + piece));
-      await post({name, at, size: small.size, content});
-    }
-  } catch (error) {
-    await post({name, error: String(error)});
-  }
-};
+      await post({{name, at, size: small.size, content}});
+    }}
+  }} catch (error) {{
+    await post({{name, error: error.message || String(error)}});
+  }}
+}};
 inbox.waiting = files.reduce(
   (last, file) => last.then(() => send(file)), inbox.waiting ?? Promise.resolve());
-})(this)"""
+}})(this)"""
 
 
-# chapters/explorer.md: What needs Python
+# chapters/explorer.md: A photograph on its way
 class Upload(ipywidgets.VBox):
     """A button for photographs of one's own; `value` holds what was chosen last.
 
@@ -84,8 +98,8 @@ class Upload(ipywidgets.VBox):
     def __init__(self, description):
         button = (
             '<button type="button" class="jupyter-widgets jupyter-button widget-button '
-            'widget-upload" onclick="this.nextElementSibling.click()">'
-            f"{html.escape(description)}</button>"
+            'widget-upload" onclick="this.nextElementSibling.click()" '
+            f'style="width: auto">{html.escape(description)}</button>'
             '<input type="file" accept="image/*" multiple hidden '
             f'onchange="{html.escape(CHOSEN)}">'
         )
@@ -112,6 +126,23 @@ class Upload(ipywidgets.VBox):
             self.inbox.value = ""  # the browser waits for this
 
 
+# chapters/explorer.md: A photograph on its way
+def opened(name, content=b"", error="", **about):
+    """Return an uploaded file as a PIL image of 1024 pixels.
+
+    Raises ValueError with what is wrong and what to do, or with the browser's `error`.
+    """
+    if error or not content:
+        raise ValueError(error or "it is empty: is it all there yet?")
+    file = io.BytesIO(content)
+    try:
+        return as_shown(file, 1024)
+    except (ValueError, OSError) as reason:
+        said = str(reason.__cause__ or reason).replace(f" {file}", "")
+        advice = "" if "JPEG" in said else ": what a viewer opens, it can save as JPEG"
+        raise ValueError(said + advice) from reason
+
+
 # chapters/explorer.md: What needs Python
 class Controls(ipywidgets.VBox):
     """What can be changed while Python runs, and what is told about it.
@@ -132,17 +163,23 @@ class Controls(ipywidgets.VBox):
             description="beam size",
             continuous_update=False,
         )
-        self.upload = Upload("your own")
+        self.upload = Upload("photographs of your own …")
         self.status, self.message = ipywidgets.HTML(), ipywidgets.HTML()
         self.seen = ipywidgets.Button(description="seen", layout={"display": "none"})
         self.seen.on_click(lambda button: self.forget())
         looks = [self.opacity, self.colours, self.smooth, self.one_scale]
         for control in looks:
             control.observe(lambda change: draw(), "value")
+        for control in [*looks, self.beam_size]:
+            control.style.description_width = "auto"
+            sliding = control in (self.opacity, self.beam_size)
+            control.layout.width = "260px" if sliding else "auto"
         self.beam_size.observe(lambda change: search(), "value")
         self.upload.observe(lambda change: take(change.new), "value")
         told = [self.status, self.message, self.seen]
-        super().__init__([*looks, self.beam_size, self.upload, *told])
+        rows = [looks, [self.beam_size, self.upload]]
+        rows = [ipywidgets.Box(row, layout=WRAP) for row in rows]
+        super().__init__([*rows, *told])
         self.add_class("needs-python")
 
     def drawing(self):
@@ -178,24 +215,63 @@ class Controls(ipywidgets.VBox):
 
 
 # chapters/explorer.md: Many pictures, several models
+THUMBNAILS = """
+.photographs.widget-toggle-buttons { width: auto; height: auto; }
+.photographs .widget-label { display: none; }
+.photographs button.widget-toggle-button.jupyter-button {
+  width: 76px; height: 76px; margin: 2px 4px 2px 2px; border: 2px solid transparent;
+  border-radius: 6px; background: center / cover no-repeat; font-size: 0; }
+.photographs button.widget-toggle-button.jupyter-button:focus-visible,
+.photographs button.widget-toggle-button.jupyter-button.mod-active {
+  outline: 3px solid var(--jp-brand-color1); outline-offset: -1px; }
+"""
+
+
+class Photographs(ipywidgets.VBox):
+    """Thumbnails, one of which is pressed; `choice.index` is its number."""
+
+    def __init__(self):
+        self.choice, self.style = ipywidgets.ToggleButtons(), ipywidgets.HTML()
+        self.style.layout.display = "none"
+        self.choice.add_class("photographs").add_class(f"of-{self.choice.model_id}")
+        self.small = []
+        super().__init__([self.style, self.choice], layout={"display": "none"})
+
+    def add(self, images):
+        """Add PIL images, paths or arrays, and choose the first of them."""
+        before = len(self.small)
+        pictures = [jpeg(as_shown(image, 152)) for image in images]
+        self.small += [base64.b64encode(picture).decode() for picture in pictures]
+        rules = (
+            f".of-{self.choice.model_id} button:nth-of-type({n}) "
+            f"{{ background-image: url(data:image/jpeg;base64,{small}) !important; }}"
+            for n, small in enumerate(self.small, 1)
+        )
+        self.style.value = f"<style>{THUMBNAILS}{''.join(rules)}</style>"
+        self.choice.options = [f"photograph {n + 1}" for n in range(len(self.small))]
+        self.choice.index = before
+        self.layout.display = None if len(self.small) > 1 else "none"
+
+
+# chapters/explorer.md: Many pictures, several models
 class Explorer:
     """Captions of photographs to explore; it shows itself, `widget` is all of it.
 
-    `captioners` is one captioner or a list, `images` paths, PIL images or arrays, or
-    none.
+    `captioners` is a list, with as many `names`; `images` are paths, PIL images or
+    arrays, or none.
     """
 
-    def __init__(self, captioners, images, beam_size=5, side_by_side=False):
-        self.captioners = [captioners] if hasattr(captioners, "caption") else captioners
+    def __init__(self, captioners, names, images, beam_size=5, side_by_side=False):
+        self.captioners, self.names = captioners, names
         self.images, self.views = [], []
         beam_size = checked("beam_size", beam_size, int, 1, 1000)
         self.controls = Controls(beam_size, self.draw, self.search, self.take)
-        self.thumbnails = ipywidgets.HBox(layout=WRAP)
-        self.choice = ipywidgets.ToggleButtons(style={"button_width": "72px"})
+        self.photographs = Photographs()
+        self.choice = self.photographs.choice
         if side_by_side:
-            self.stack, chooser = ipywidgets.HBox(layout=WRAP), []
+            self.stack, chooser = ipywidgets.GridBox(layout=COLUMNS), []
         else:
-            self.stack, chooser = ipywidgets.Stack(), [self.thumbnails, self.choice]
+            self.stack, chooser = ipywidgets.Stack(), [self.photographs]
             ipywidgets.jslink((self.choice, "index"), (self.stack, "selected_index"))
         self.widget = ipywidgets.VBox([*chooser, self.stack, self.controls])
         self.add(images)
@@ -210,16 +286,16 @@ class Explorer:
     def add(self, images):
         """Add photographs, as `images` of the class, and choose the first of them."""
         rows, how = self.captions(images), self.controls.drawing()
-        pairs = list(zip(images, rows, strict=True))
-        views = [[WordView(c, image, **how) for c in row] for image, row in pairs]
-        thumbnails = tuple(thumbnail(image) for image in images)
+        views = [
+            [WordView(c, image, n, **how) for c, n in zip(row, self.names, strict=True)]
+            for image, row in zip(images, rows, strict=True)
+        ]
         if not views:
             return
-        self.thumbnails.children += thumbnails
-        self.stack.children += tuple(ipywidgets.HBox(v, layout=WRAP) for v in views)
+        grids = [ipywidgets.GridBox(row, layout=COLUMNS) for row in views]
+        self.stack.children += tuple(grids)
+        self.photographs.add(images)
         self.images, self.views = [*self.images, *images], [*self.views, *views]
-        self.choice.options = [str(n) for n in range(1, len(self.images) + 1)]
-        self.choice.index = len(self.images) - len(images)
         if isinstance(self.stack, ipywidgets.Stack):
             self.stack.selected_index = self.choice.index
 
@@ -240,7 +316,7 @@ class Explorer:
         """Add uploaded files; tell of each that cannot be added whose fault it is."""
         for file in files:
             name, telling = file["name"], self.controls.telling
-            with telling(f"{name} is no photograph that can be read"):
+            with telling(f"{name} cannot be read"):
                 picture = opened(**file)
                 with telling(f"{name} is in order, but the captioner failed"):
                     self.add([picture])
@@ -263,24 +339,6 @@ class Explorer:
 
 
 # chapters/explorer.md: Many pictures, several models
-def thumbnail(image):
-    """Return a widget that shows an image small."""
-    return ipywidgets.Image(value=jpeg(as_shown(image, 72)), format="jpeg")
-
-
-def opened(name, content=b"", error="", **about):
-    """Return an uploaded file as a PIL image of 1024 pixels. Raises ValueError."""
-    if error or not content:
-        raise ValueError(error or "it is empty")
-    file = io.BytesIO(content)
-    try:
-        return as_shown(file, 1024)
-    except (ValueError, OSError) as reason:
-        said = str(reason.__cause__ or reason)
-        raise ValueError(said.replace(f" {file}", "")) from reason
-
-
-# chapters/explorer.md: Many pictures, several models
 def plain_figure(caption, image):
     """Return the HTML of a figure that shows only where no script does."""
     file = io.BytesIO()
@@ -295,19 +353,30 @@ def plain_figure(caption, image):
     )
 
 
+# chapters/explorer.md: Many pictures, several models
 def explore(
-    captioners, images: Iterable, beam_size: int = 5, side_by_side: bool = False
+    captioners,
+    images: Iterable,
+    beam_size: int = 5,
+    side_by_side: bool = False,
+    names: Iterable[str] = (),
 ) -> Explorer:
     """Caption photographs and return an `Explorer` of the maps.
 
-    `captioners` is one, or a list to be compared; `images` holds paths, PIL images or
-    arrays, or nothing yet. `side_by_side` shows all at once. Raises the errors of
-    `load_photograph`, and ValueError without a captioner, or for a wrong `beam_size`.
+    `captioners` is one, or a list to be compared, with `names` to tell them apart;
+    `images` holds paths, PIL images or arrays, or nothing yet. `side_by_side` shows all
+    at once. Raises the errors of `load_photograph`, and ValueError without a captioner,
+    or for a wrong `beam_size` or number of `names`.
     """
     many = isinstance(captioners, Iterable)
     captioners = list(captioners) if many else [captioners]
     if not captioners or not all(hasattr(each, "caption") for each in captioners):
         problem = "explore needs a captioner, or a list of them"
         raise ValueError(f"{problem}; load_captioner(path) opens a checkpoint")
+    count = len(captioners)
+    numbered = [f"captioner {n}" for n in range(1, count + 1)] if count > 1 else [""]
+    names = list(names) or numbered
+    if len(names) != count:
+        raise ValueError(f"{len(names)} names for {count} captioners")
     images = list(images) if isinstance(images, Iterator) else images
-    return Explorer(captioners, images, beam_size, side_by_side)
+    return Explorer(captioners, names, images, beam_size, side_by_side)

@@ -2,15 +2,18 @@
 # chapters/figures.md: Figures: the drawing parts
 """The drawing parts of the book: heat maps over pictures, panels, a linked slider."""
 
+import html
 import io
 import re
 import unicodedata
 import warnings
 from functools import cache
+from itertools import zip_longest
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import HTML
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
@@ -167,49 +170,206 @@ def panels(images, titles=None, alphas=None, columns=6, width=1.8, scale=None):
     return figure
 
 
+# chapters/figures.md: Tables
+NUMBER = re.compile(r"–|[+−-]?\d[\d,.]*(e[+−-]?\d+)?[  ]?%?")
+
+
+def table(header, rows):
+    """Return a table as HTML: a header, and rows that begin with their names.
+
+    What is no text is shown as `str` does. Raises ValueError where a row is not as
+    long as the header.
+    """
+    rows = [[showable(str(content)) for content in row] for row in rows]
+    columns = [*zip(*rows, strict=True)]
+    if len(columns) != len(header):
+        raise ValueError(f"{len(columns)} columns under {len(header)} names")
+    right = [all(map(NUMBER.fullmatch, column)) for column in columns]
+    header = [showable(name) for name in header]
+    head = _row(header, right, ["col"] * len(header))
+    body = "".join(_row(row, right, ["row"]) for row in rows)
+    parts = f"<thead>{head}</thead><tbody>{body}</tbody>"
+    return HTML(f'<table class="table">{parts}</table>')
+
+
+def _row(contents, right, scopes):
+    cells = []
+    for content, to_the_right, scope in zip_longest(contents, right, scopes):
+        side = ' style="text-align: right"' if to_the_right else ""
+        kind = f'th scope="{scope}"' if scope else "td"
+        cells.append(f"<{kind}{side}>{html.escape(content)}</{kind[:2]}>")
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+# chapters/figures.md: Stepping through a stack of pictures
+STYLE = """
+.stepper {
+  --jp-widgets-slider-handle-size: 24px;
+  width: 100%; max-width: 44rem; overflow: visible; }
+.stepper .jupyter-widgets { overflow: visible; }
+.stepper img.widget-image {
+  display: block; width: 100%; height: auto; margin: 0; padding: 0; }
+.stepper.on-ground .frames { position: relative; }
+.stepper.on-ground .frames img.widget-image {
+  position: absolute; inset: 0; height: 100%; }
+.stepper .widget-toggle-buttons { width: auto; height: auto; margin: 8px 0 4px; }
+.stepper .widget-toggle-buttons > .widget-label { display: none; }
+.stepper button.widget-toggle-button.jupyter-button {
+  width: auto; min-width: 24px; max-width: 100%; height: auto; margin: 1px;
+  padding: 2px 5px; border: 0; border-radius: 4px; box-shadow: none;
+  background: none; color: inherit; font-size: 1.2rem; line-height: 1.4;
+  white-space: normal; overflow-wrap: anywhere;
+  text-decoration: underline dotted 1px; text-underline-offset: 0.25em; }
+.stepper button.widget-toggle-button.jupyter-button:hover {
+  text-decoration: underline 2px; }
+.stepper button.widget-toggle-button.jupyter-button.mod-active {
+  background: var(--jp-brand-color1); color: var(--jp-layout-color0);
+  text-decoration: none; }
+.stepper button.widget-toggle-button.jupyter-button:focus-visible {
+  outline: 3px solid var(--jp-brand-color1); outline-offset: 2px; }
+.stepper.on-ground button.widget-toggle-button:first-child {
+  font-size: 0; vertical-align: bottom; }
+.stepper.on-ground button.widget-toggle-button:first-child::before {
+  content: ""; display: block; box-sizing: border-box; width: 1.5rem;
+  height: 1.2rem; margin: 0.25rem 0.1rem; border: 2px solid; border-radius: 3px;
+  background: linear-gradient(currentColor 0 0) bottom / 100% 35% no-repeat; }
+.stepper .widget-play { width: auto; }
+.stepper .widget-play button { width: 40px; }
+.stepper .noUi-handle { background: var(--jp-brand-color1); border: 0; }
+.stepper .widget-html-content {
+  font-size: 1rem; line-height: 1.5; overflow-wrap: anywhere; }
+"""
+
+
+# chapters/figures.md: Stepping through a stack of pictures
+NAMES = """((style) => {
+const stepper = style.closest(".stepper"), called = style.dataset.name;
+const KEEPS = "data-lm-suppress-shortcuts";
+const all = (what) => [...stepper.querySelectorAll(what)];
+const words = () => all(".widget-toggle-button");
+const name = (part, text) => part.setAttribute("aria-label", text);
+const update = () => {
+  const pressed = words().find((word) => word.classList.contains("mod-active"));
+  const label = pressed?.textContent ?? "";
+  for (const word of words()) {
+    word.setAttribute("aria-pressed", word === pressed);
+    word.tabIndex = word === (pressed ?? words()[0]) ? 0 : -1;
+  }
+  for (const group of all(".widget-toggle-buttons")) {
+    group.setAttribute("role", "group");
+    name(group, called);
+  }
+  for (const handle of all("[role=slider]")) {
+    name(handle, called);
+    handle.setAttribute("aria-valuetext", label);
+  }
+  const first = stepper.matches(".on-ground") && pressed === words()[0];
+  const kind = stepper.matches(".on-ground") ? "the picture, map of the " : "";
+  for (const image of all("img.widget-image")) {
+    const alone = first ? label : `${kind}${called}: ${label}`;
+    image.alt = image.closest(".frames") ? alone : "";
+  }
+  for (const button of all(".widget-play button")) {
+    const shows = (sign) => button.querySelector(`.fa-${sign.toLowerCase()}`);
+    name(button, ["Play", "Pause", "Stop"].find(shows) ?? "Repeat");
+  }
+};
+stepper.addEventListener("keydown", (event) => {
+  const row = words(), at = row.indexOf(event.target), last = row.length - 1;
+  const to = {ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: last}[event.key];
+  if (at < 0 || to === undefined) return;
+  event.preventDefault();
+  row[to]?.focus();
+  row[to]?.click();
+});
+const keep = ({target, key}) => {
+  if (!stepper.isConnected) window.removeEventListener("keydown", keep, true);
+  const ours = /^(Arrow|Home|End|Page)/.test(key);
+  if (stepper.contains(target)) target.toggleAttribute(KEEPS, ours);
+};
+window.addEventListener("keydown", keep, true);
+const changes = {subtree: true, childList: true, attributeFilter: ["class"]};
+new MutationObserver(update).observe(stepper, changes);
+update();
+})(this)"""
+
+
 # chapters/figures.md: Stepping through a stack of pictures
 class Stepper(ipywidgets.VBox):
-    """Buttons, a slider and Play, linked in the browser to a stack of pictures.
+    """Words to press, a slider and Play, linked in the browser to a stack of pictures.
 
     It works in a notebook, and in the static page without Python. `frames` are PIL
-    images or uint8 arrays, kept as JPEG of quality 80, each with its label and, if
-    given, a piece of HTML to show beneath it. Raises ValueError unless there are as
-    many labels as frames, and at least one.
+    images or uint8 arrays, each with its label and, if given, a piece of HTML to show
+    beneath it; they are stretched over `ground`, a PIL image, if there is one. `start`
+    is the number of the frame that is shown first. Raises ValueError unless there are
+    as many labels as frames, and at least one.
     """
 
-    def __init__(self, frames, labels, description="word", details=()):
+    def __init__(
+        self, frames, labels, description="word", details=(), ground=None, start=0
+    ):
         frames = list(frames)
         labels = [shortened(showable(str(label)), 40) for label in labels]
         if not frames or len(frames) != len(labels):
             raise ValueError(f"{len(frames)} frames for {len(labels)} labels")
         self.buttons = ipywidgets.ToggleButtons(
-            options=_numbered(told_apart(labels)), style={"button_width": "auto"}
+            options=_numbered(told_apart(labels)), index=start
         )
         self.choice = ipywidgets.SelectionSlider(
             options=_numbered(labels),
+            index=start,
             description=description,
-            layout={"width": "min(100%, 30em)"},
+            readout=False,
+            style={"description_width": "auto"},
+            layout={"width": "auto", "flex": "1 1 8em", "margin": "0 16px"},
         )
         self.play = ipywidgets.Play(
-            max=len(labels) - 1, interval=1200, show_repeat=False
+            value=start, max=len(labels) - 1, interval=1200, show_repeat=False
         )
-        self.pictures = [_widget(frame) for frame in frames]
-        texts = [ipywidgets.HTML(text) for text in details]
-        stacks = [ipywidgets.Stack(part) for part in (self.pictures, texts) if part]
+        self.pictures, stage = staged(frames, ground, start)
+        plain, stacks = ipywidgets.Layout(), [stage.children[-1]]
+        texts = [ipywidgets.HTML(text, layout=plain) for text in details]
+        if texts:
+            stacks.append(ipywidgets.Stack(texts, selected_index=start))
         ends = [(stack, "selected_index") for stack in stacks]
         for end in [*ends, (self.buttons, "index"), (self.play, "value")]:
             ipywidgets.jslink((self.choice, "index"), end)
-        for stack in stacks:
-            stack.selected_index = 0
-        wrap = {"flex_flow": "wrap"}
-        controls = ipywidgets.Box([self.play, self.choice], layout=wrap)
-        super().__init__([self.buttons, controls, *stacks])
+        controls = ipywidgets.Box(
+            [self.play, self.choice], layout={"align_items": "center"}
+        )
+        style = ipywidgets.HTML(_style(description), layout={"display": "none"})
+        super().__init__([style, stage, self.buttons, controls, *stacks[1:]])
         self.add_class("stepper")
+        if ground is not None:
+            self.add_class("on-ground")
 
     def redraw(self, frames):
         """Put other pictures in the place of the frames."""
         for widget, frame in zip(self.pictures, frames, strict=True):
-            widget.value = jpeg(frame)
+            widget.value = _encoded(frame)
+
+
+# chapters/figures.md: Stepping through a stack of pictures
+def staged(frames, ground, start):
+    """Return the widgets of frames, and the stage: a grid whose last child stacks them.
+
+    `ground` is a PIL image that lies beneath them, or None; frame `start` is shown.
+    """
+    cell = ipywidgets.Layout(grid_area="1 / 1", width="100%", height="100%")
+    layers = [] if ground is None else [_widget(ground, cell)]
+    pictures = [_widget(frame, cell) for frame in frames]
+    stack = ipywidgets.Stack(pictures, selected_index=start, layout=cell)
+    layers.append(stack.add_class("frames"))
+    width, height = as_picture(frames[0] if ground is None else ground).size
+    wide = f"min(100%, {75 * width / height:.1f}vh)"
+    return pictures, ipywidgets.GridBox(layers, layout={"width": wide})
+
+
+def _style(name):
+    return (
+        f'<style data-name="{html.escape(name)}" onload="{html.escape(NAMES)}">'
+        f"{STYLE}</style>"
+    )
 
 
 # chapters/figures.md: Stepping through a stack of pictures
@@ -220,10 +380,43 @@ def jpeg(frame, quality=80):
     return file.getvalue()
 
 
-def _widget(frame):
-    picture = ipywidgets.Image(value=jpeg(frame), format="jpeg")
-    picture.layout.max_width = "100%"
-    return picture
+def _encoded(frame):
+    if "transparency" not in getattr(frame, "info", {}):
+        return jpeg(frame)
+    file = io.BytesIO()
+    frame.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def _widget(frame, layout):
+    value = _encoded(frame)
+    kind = "png" if value.startswith(b"\x89PNG") else "jpeg"
+    return ipywidgets.Image(value=value, format=kind, layout=layout)
+
+
+# chapters/figures.md: Stepping through a stack of pictures
+def heat_layer(alpha, opacity=0.6, scale=None, smooth=True, colours="inferno"):
+    """Return the heat map of `alpha` as a PIL image to be laid over a picture.
+
+    The options are those of `overlay`, and so is the result, once it is stretched over
+    the picture and mixed with it. The image has 16 × 16 points for each region.
+    """
+    alpha = np.asarray(alpha, dtype=np.float32)
+    rows, columns = alpha.shape
+    size = (16 * columns, 16 * rows)
+    strength = stretch(alpha, size, smooth) / (scale or alpha.max() or 1.0)
+    image = Image.fromarray((strength.clip(0, 1) * 255).round().astype(np.uint8), "P")
+    heat = plt.get_cmap(colours)(np.arange(256) / 255)[:, :3] * 255
+    image.putpalette(heat.round().astype(np.uint8).tobytes())
+    image.info["transparency"] = bytes([round(255 * opacity)] * 256)
+    return image
+
+
+def clear():
+    """Return a PIL image of one point through which everything is seen."""
+    image = Image.new("P", (1, 1))
+    image.info["transparency"] = bytes([0])
+    return image
 
 
 # chapters/figures.md: Stepping through a stack of pictures
@@ -245,7 +438,7 @@ def _numbered(labels):
 def rendered(figure):
     """Return a matplotlib figure as a PIL image, and close it."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=80)
+    figure.savefig(file, format="png", dpi=80, facecolor="white")
     plt.close(figure)
     return Image.open(file).convert("RGB")
 

@@ -313,8 +313,12 @@ def tidy(folder):
 def progress(items, total, label, seconds=5):
     """Yield the items and say how far it is: a bar in a terminal, otherwise lines.
 
-    A line comes with every tenth of `total`, at most one in `seconds`.
+    A line comes with every tenth of `total`, at most one in `seconds`; where
+    TQDM_DISABLE is set, neither.
     """
+    if os.environ.get("TQDM_DISABLE"):
+        yield from items
+        return
     if sys.stderr.isatty():
         yield from tqdm(items, label, total)
         return
@@ -467,6 +471,13 @@ def data_folder(root=ROOT):
 
 
 SHIPPED_DATA = (ROOT if is_installed() else ROOT.parent) / "data"
+
+
+def from_here(path):
+    """Return a path as text, from where Python runs if the book's folder has both."""
+    book = data_folder().parent
+    inside = all(place.is_relative_to(book) for place in (Path.cwd(), Path(path)))
+    return os.path.relpath(path) if inside else str(path)
 
 
 # chapters/files.md: Results that are kept

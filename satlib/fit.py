@@ -140,17 +140,43 @@ def epochs_since_best(history):
 
 
 # chapters/fit.md: The schedule
+FEW = 1000  # images; a run with fewer is a trial
+
+
+def planned(config):
+    """Return how many epochs each lesson takes at most, by the lesson's name."""
+    wanted = config.concept_epochs, config.epochs, config.self_critical_epochs
+    trial = config.max_images and config.max_images < FEW
+    most = config.epochs if trial else max(wanted)
+    return {name: min(n, most) for name, n in zip(LESSONS, wanted, strict=True)}
+
+
 def next_lesson(config, history):
     """Return the lesson of the epoch after those of `history`, or None at the end."""
-    taught = Counter(row["lesson"] for row in history)
+    taught, most = Counter(row["lesson"] for row in history), planned(config)
     stopped = taught["words"] and epochs_since_best(history) >= config.stop_after
-    if taught["concepts"] < config.concept_epochs:
+    if taught["concepts"] < most["concepts"] and not taught["words"]:
         return LESSONS["concepts"]
-    if taught["words"] < config.epochs and not (stopped or taught["reward"]):
+    if taught["words"] < most["words"] and not (stopped or taught["reward"]):
         return LESSONS["words"]
-    if taught["reward"] < config.self_critical_epochs:
+    if taught["reward"] < most["reward"]:
         return LESSONS["reward"]
     return None
+
+
+# chapters/fit.md: The schedule
+def trial(history):
+    """Return a sentence that says how little a run has learnt; "" where it is enough.
+
+    `history` is that of a run or of a checkpoint.
+    """
+    words = [row for row in history if row["lesson"] == "words" and "images" in row]
+    seen = sum(row["images"] for row in words)
+    if not words or seen >= 5 * FEW:
+        return ""
+    epochs = "1 epoch" if len(words) == 1 else f"{len(words)} epochs"
+    what = f"trained for {epochs} on {words[-1]['images']:,} images"
+    return f"This is a trial, {what}: expect little of its captions."
 
 
 # chapters/fit.md: One epoch of a run
@@ -182,6 +208,7 @@ def run_epoch(learner, files, references, folder):
     splits = [open_dataset(*what, split, folder) for split in ("TRAIN", "VAL")]
     row = {"epoch": len(history) + 1, "lesson": lesson.name}
     row["learning_rate"] = learner.optimizers[-1].param_groups[0]["lr"]
+    row["images"] = len(splits[0])
     loader = batches(splits[1], config.batch_size, workers=config.workers)
     wide = lesson.opens_encoder(config)
     threads = nullcontext() if wide else threads_for(learner.decoder)
@@ -201,6 +228,39 @@ def validation_line(row):
     """Return what the examination of an epoch has found, as a line of text."""
     found = LESSONS[row["lesson"]].line(row)
     return f"epoch {row['epoch']} validation  {found}"
+
+
+# chapters/fit.md: How long it will take
+def seconds_left(learner, pace, number, count):
+    """Return about how many seconds a run still takes, if no lesson ends early.
+
+    In the learner's next epoch `number` of `count` iterations are done, with a `pace`
+    of so many seconds each.
+    """
+    history, most = learner.history, planned(learner.config)
+    taught = Counter(row["lesson"] for row in history)
+    taught[learner.lesson.name] += 1  # this one
+    left = pace * (count - number)
+    for name, wanted in most.items():
+        known = [row["seconds"] for row in history if row["lesson"] == name]
+        left += max(wanted - taught[name], 0) * min(known, default=pace * count)
+    return left
+
+
+def outlook(learner):
+    """Return a function that says how long a learner's run still takes.
+
+    It is the `outlook` of `Iterations`.
+    """
+    return lambda *done: f"about {in_words(seconds_left(learner, *done))} left"
+
+
+def in_words(seconds):
+    """Return a time as a text: in seconds, minutes, or hours and minutes."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 # chapters/fit.md: What is kept
@@ -359,6 +419,7 @@ def _train(config, encoder, plan, files, checkpoint, folder):
     lesson = LESSONS[checkpoint["lesson"]] if checkpoint else next_lesson(config, [])
     learner = Learner(model, lesson)
     learner.keep = keeper(learner, plan.manifest, folder)
+    learner.epochs, learner.outlook = sum(planned(config).values()), outlook(learner)
     if checkpoint:
         with named(folder / "last.pt", checkpoint):
             learner.restore(checkpoint)
@@ -369,6 +430,8 @@ def _train(config, encoder, plan, files, checkpoint, folder):
             learner.start(lesson)
         run_epoch(learner, files, references, folder)
         _save(learner, plan.manifest, folder)
+    if little := trial(learner.history):
+        tell(little)
     return Run(config, folder, learner.history)
 
 

@@ -49,7 +49,7 @@ class Learner:
     interrupted, otherwise None. The random numbers are PyTorch's own.
     """
 
-    keep = None  # called now and then within an epoch, see `Iterations`
+    keep = epochs = outlook = None  # for `Iterations`, each as it says
 
     def __init__(self, model, lesson):
         self.config, self.word_map, self.history = model.config, model.word_map, []
@@ -83,6 +83,7 @@ class Learner:
     def settings(self):
         """Return what each step of training is given, whatever is learnt."""
         chosen = {"grad_clip": self.config.grad_clip, "after_step": self.follow}
+        chosen |= {"epochs": self.epochs, "outlook": self.outlook}
         return chosen | {"keep": self.keep, "begun": self.begun}
 
     def iterations(self, loader, number):

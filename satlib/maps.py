@@ -4,6 +4,7 @@
 
 import base64
 import html
+import io
 import json
 from math import exp
 from pathlib import Path
@@ -13,7 +14,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from satlib.figures import Stepper, jpeg, lettered, overlay, panels, shortened, showable
+from satlib.figures import (
+    Stepper,
+    clear,
+    heat_layer,
+    jpeg,
+    lettered,
+    overlay,
+    panels,
+    shortened,
+    showable,
+)
 from satlib.files import replacing, tidy
 from satlib.photographs import open_photograph
 
@@ -58,6 +69,14 @@ def seen_so_far(alphas):
     return ((held < 0.9).sum(1) + 1) / sums.shape[1]
 
 
+# chapters/maps.md: What goes with a word
+def percent(share):
+    """Return a share between 0 and 1 in percent, as HTML; never as 0 or 100."""
+    if share < 0.01:
+        return "under 1&nbsp;%"
+    return "over 99&nbsp;%" if share > 0.99 else f"{100 * share:.0f}&nbsp;%"
+
+
 def word_details(caption):
     """Return a list: each word of a `Caption`, described in a line or two of HTML."""
     rows = zip(
@@ -69,12 +88,19 @@ def word_details(caption):
         strict=True,
     )
     return [
-        f"<b>{_word(word)}</b> {exp(log_prob):.0%}; rather than "
-        + ", ".join(f"{_word(other)} {p:.0%}" for other, p in rivals)
-        + f"<br>gate open {gate:.0%}; nine tenths of the attention so far lie in "
-        f"{seen:.0%} of the picture"
+        f"<b>{_word(word)}</b>, sure: {percent(exp(log_prob))}. {_instead(rivals)}"
+        f"<br><small>Of what it saw for this word, {percent(gate)} was let through to "
+        f"the sentence. So far it has looked mostly at {percent(seen)} of the picture."
+        "</small>"
         for word, log_prob, rivals, gate, seen in rows
     ]
+
+
+def _instead(rivals):
+    found = [f"{_word(word)} {percent(p)}" for word, p in rivals if p >= 0.01]
+    if not found:
+        return "Nothing else came close."
+    return f"It might have said: {', '.join(found)}."
 
 
 def _word(word):
@@ -82,16 +108,23 @@ def _word(word):
 
 
 # chapters/maps.md: One picture, one caption
+ALONE = "the photograph alone"
+HINT = "Choose a word: where did the program look when it said it?"
+
+
 class WordView(ipywidgets.VBox):
     """The words of a `Caption` of a photograph, each with its map and its details.
 
-    `image` is a path, a PIL image or an array; `drawing` are options of `overlay`, and
-    `one_scale`.
+    `image` is a path, a PIL image or an array; `name`, if given, stands above it;
+    `drawing` are options of `heat_layer`, and `one_scale`.
     """
 
-    def __init__(self, caption, image, **drawing):
-        super().__init__(layout={"max_width": "26em"})
-        self.picture, self.drawing = as_shown(image), drawing
+    def __init__(self, caption, image, name="", **drawing):
+        super().__init__()
+        self.picture, self.drawing = as_shown(image, 640), drawing
+        self.heading = ipywidgets.HTML(f"<b>{html.escape(showable(name))}</b>")
+        self.heading.layout.display = None if name else "none"
+        self.stepper = None
         self.hear(caption)
 
     def hear(self, caption):
@@ -99,35 +132,42 @@ class WordView(ipywidgets.VBox):
         self.captions = [caption, *caption.beams]
         options = [(showable(str(c)), n) for n, c in enumerate(self.captions)]
         self.beams = ipywidgets.Dropdown(options=options, description="beams")
+        self.beams.layout = {"width": "auto", "max_width": "44rem"}
+        self.beams.style = {"description_width": "auto"}
         self.beams.add_class("needs-python")
+        self.beams.layout.display = "none" if len(options) == 1 else None
         self.beams.observe(lambda change: self.show(), "value")
         self.show()
 
     def show(self):
-        """Show the words of the chosen caption."""
+        """Show the words of the chosen caption, and keep the place in the sentence."""
         self.caption = self.captions[self.beams.value]
-        labels, details = ["picture", *self.caption.words], word_details(self.caption)
-        self.stepper = Stepper(self.frames(), labels, "word", ["", *details])
-        self.children = [ipywidgets.HTML(self.title()), self.beams, self.stepper]
+        words = self.caption.words
+        at = min(self.stepper.choice.index, len(words)) if self.stepper else 0
+        details = [HINT if words else "", *word_details(self.caption)]
+        parts = self.layers(), [ALONE, *words], "word", details
+        self.stepper = Stepper(*parts, ground=self.picture, start=at)
+        listed = ipywidgets.HTML(self.others(), layout={"display": "none"})
+        listed.add_class("for-pages")
+        self.children = [self.heading, self.stepper, self.beams, listed]
 
-    def title(self):
-        """Return the caption, and under a fold the other beams, as HTML."""
-        lines = [showable(str(c)) for c in [self.caption, *self.captions]]
-        first, *rest = map(html.escape, lines)
-        rest = "".join(f"<li>{line}</li>" for line in rest if line != first)
-        fold = f"<details><summary>other beams</summary><ul>{rest}</ul></details>"
-        return f"<b>{first}</b>{fold if rest else ''}"
+    def others(self):
+        """Return the captions that are not shown as HTML, a list under a fold."""
+        first, *rest = [showable(str(c)) for c in [self.caption, *self.captions]]
+        lines = [f"<li>{html.escape(line)}</li>" for line in rest if line != first]
+        fold = "<details><summary>other beams</summary><ul>{}</ul></details>"
+        return fold.format("".join(lines)) if lines else ""
 
-    def frames(self):
-        """Return PIL images: the photograph, and for each word its map over it."""
+    def layers(self):
+        """Return PIL images to lay over the photograph: a clear one, and each map."""
         how, alphas = dict(self.drawing), self.caption.alphas
         how["scale"] = alphas.max(initial=0) if how.pop("one_scale", False) else None
-        return [self.picture, *(overlay(self.picture, a, **how) for a in alphas)]
+        return [clear(), *(heat_layer(alpha, **how) for alpha in alphas)]
 
     def draw(self, **drawing):
-        """Draw the maps in another way: by options of `overlay`, or on `one_scale`."""
+        """Draw the maps in another way: by options of `heat_layer`, or `one_scale`."""
         self.drawing = drawing
-        self.stepper.redraw(self.frames())
+        self.stepper.redraw(self.layers())
 
 
 # chapters/maps.md: To keep
@@ -156,9 +196,15 @@ def save(caption, image, path):
 
 
 # chapters/maps.md: To keep
+def overlays(caption, image, side=320):
+    """Return PIL images: the photograph, and for each word its map over it."""
+    picture = as_shown(image, side)
+    return [picture, *(overlay(picture, alpha) for alpha in caption.alphas)]
+
+
 def film(caption, image):
     """Return PIL images: the photograph and each word's map, the word beneath."""
-    pictures = WordView(caption, image).frames()
+    pictures = overlays(caption, image)
     frames = []
     for picture, word in zip(pictures, ["", *caption.words], strict=True):
         frame = Image.new("RGB", (picture.width, picture.height + 28), "white")
@@ -193,9 +239,124 @@ word.max = frames.length - 1; word.oninput = show; show();
 # chapters/maps.md: To keep
 def page(caption, image):
     """Return an HTML page with a slider over the words, which needs nothing else."""
-    pictures = WordView(caption, image).frames()
+    pictures = overlays(caption, image, 640)
     frames = [base64.b64encode(jpeg(picture)).decode() for picture in pictures]
     data = {"frames": frames, "labels": ["the picture", *map(showable, caption.words)]}
-    data["details"] = ["", *word_details(caption)]
+    data["details"] = [HINT, *word_details(caption)]
     safe = json.dumps(data).replace("<", "\\u003c")
     return PAGE.format(title=html.escape(showable(str(caption))), data=safe)
+
+
+# chapters/maps.md: Without Python, without a widget
+def veil(alpha, darkness=0.75):
+    """Return the PNG bytes of a black picture, clear where the map `alpha` is largest.
+
+    `alpha` (rows, columns) holds weights, each shown by one pixel; `darkness`, from 0
+    to 1, is how much is taken from a region without any.
+    """
+    light = np.sqrt(np.asarray(alpha) / (np.max(alpha) or 1.0))
+    pixels = np.zeros((*light.shape, 2), np.uint8)  # grey, opacity
+    pixels[..., 1] = (255 * darkness * (1 - light)).round()
+    file = io.BytesIO()
+    Image.fromarray(pixels, "LA").save(file, "PNG")
+    return file.getvalue()
+
+
+# chapters/maps.md: Without Python, without a widget
+EXHIBIT = """<form class="exhibit" autocomplete="off"><fieldset>
+<legend>{sentence}: choose a word to see where the program looked</legend>
+<img class="seen" alt="{alt}" width="{width}" height="{height}"
+ src="data:image/jpeg;base64,{picture}">
+<div class="said" dir="auto">{words}</div></fieldset><p>{note}</p></form>"""
+WORD = """<label><input type="radio" name="word"{checked}><span>{word}</span>
+<img alt="" style="aspect-ratio: {width} / {height}"
+ src="data:image/png;base64,{map}"></label>"""
+
+
+def exhibit(caption, image, alt, first=0, note=""):
+    """Return a picture with the words of its `Caption` to choose from, as HTML.
+
+    `alt` says what the picture shows, `first` is the number of the word that is chosen
+    at first, and `note` a piece of HTML to stand below.
+    """
+    picture = as_shown(image, 480)
+    size = {"width": picture.width, "height": picture.height}
+    words = [
+        WORD.format(
+            checked=" checked" * (number == first),
+            word=html.escape(showable(word)),
+            map=base64.b64encode(veil(alpha)).decode(),
+            **size,
+        )
+        for number, (word, alpha) in enumerate(
+            zip(caption.words, caption.alphas, strict=True)
+        )
+    ]
+    return EXHIBIT.format(
+        sentence=html.escape(showable(str(caption))),
+        alt=html.escape(alt),
+        picture=base64.b64encode(jpeg(picture)).decode(),
+        words="\n".join(words),
+        note=note,
+        **size,
+    )
+
+
+# chapters/maps.md: Without Python, without a widget
+STYLE = """<style>
+.showcase { display: flex; flex-wrap: wrap; gap: 0 1.5rem; max-width: 60rem }
+.exhibit { flex: 1 1 17rem; min-width: 0; margin: 0 }
+.exhibit fieldset { position: relative; border: 0; margin: 0; padding: 0; min-width: 0 }
+.exhibit legend, .exhibit input { position: absolute; opacity: 0; width: 1px;
+ height: 1px; margin: 0; overflow: hidden; white-space: nowrap }
+.showcase .exhibit img { background: none; filter: none; padding: 0; margin: 0;
+ border-radius: 0.4rem; width: 100%; max-width: 100%; height: auto }
+.exhibit .seen { display: block }
+.exhibit label img { position: absolute; top: 0; left: 0; opacity: 0;
+ pointer-events: none; transition: opacity 0.4s }
+.exhibit :checked ~ img { opacity: 1 }
+.exhibit .said { font-size: 1.25em; line-height: 1.5; margin-top: 0.4rem }
+.exhibit label { margin: 0 }
+.exhibit span { padding: 0.1em 0.2em; border-radius: 0.3em; cursor: pointer }
+.exhibit span:hover { text-decoration: underline }
+.exhibit :checked + span { background: #0b5fbf; color: white }
+.exhibit :focus-visible + span { outline: 3px solid #e69f00; outline-offset: 1px }
+.exhibit p, .showcase > p { font-size: 0.9em; margin: 0.2rem 0 0.6rem }
+.showcase > p { flex-basis: 100% }
+.showcase button { font: inherit; padding: 0.1em 0.8em; min-height: 1.8rem;
+ color: inherit; background: none; border: 1px solid; border-radius: 0.3em }
+@media (prefers-reduced-motion: reduce) { .exhibit label img { transition: none } }
+</style>"""
+SCRIPT = """<script>
+for (const showcase of document.querySelectorAll(".showcase:not([data-ready])")) {
+  const forms = [...showcase.querySelectorAll("form")];
+  const walk = forms.flatMap(({word}) => [...word, [...word].find(w => w.checked)]);
+  const button = showcase.querySelector("button");
+  let timer = 0, place = 0;
+  const stop = () => {
+    clearInterval(timer);
+    timer = place = 0;
+    button.textContent = "Play again";
+  };
+  const play = () => {
+    button.textContent = "Stop";
+    timer = setInterval(() => {
+      if (place < walk.length) walk[place++].checked = true;
+      else stop();
+    }, 900);
+  };
+  showcase.dataset.ready = true;
+  showcase.addEventListener("change", stop);
+  showcase.addEventListener("pointerdown", event => event.target !== button && stop());
+  button.addEventListener("click", () => timer ? stop() : play());
+  button.hidden = false;
+  if (!matchMedia("(prefers-reduced-motion: reduce)").matches)
+    requestAnimationFrame(play);
+}
+</script>"""
+
+
+def showcase(*exhibits):
+    """Return what `exhibit` gave, side by side, as HTML that needs nothing else."""
+    button = '<p><button type="button" hidden>Play</button></p>'
+    return f'<div class="showcase">{"".join(exhibits)}{button}{STYLE}{SCRIPT}</div>'

@@ -8,8 +8,9 @@ import re
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import h5py
@@ -89,6 +90,8 @@ def _picture(values, white=None):
 # chapters/photographs.md: Which files are opened
 FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM"]
 FORMATS += ["JPEG2000", "AVIF", "HEIF"]
+with suppress(ImportError):
+    import_module("pillow_heif").register_heif_opener()
 
 
 def endings():
@@ -98,6 +101,7 @@ def endings():
 
 
 # chapters/photographs.md: Which files are opened
+HEIF = "export it as JPEG, or pip install pillow-heif and start again"
 SIGNS = {
     b"<html": "a web page",
     b"<svg": "a drawing (SVG)",
@@ -105,8 +109,8 @@ SIGNS = {
     b"%!ps": "a PostScript file",
     b"pk\x03\x04": "a ZIP archive: unpack it",
     b"version https://git-lfs": "a pointer of Git LFS: fetch it with git lfs pull",
-    b"ftyphei": "a HEIC picture: save it as JPEG",
-    b"ftypmif1": "a HEIF picture: save it as JPEG",
+    b"ftyphei": f"a HEIC picture, as iPhones keep them: {HEIF}",
+    b"ftypmif1": f"a HEIF picture: {HEIF}",
     b"ftypavif": "an AVIF picture, which this Pillow does not read",
     b"ftyp": "a film, or a picture of a camera's own format: save it as JPEG",
 }

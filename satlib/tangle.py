@@ -45,7 +45,7 @@ def parts(chapter):
 
 
 # chapters/tangle.md: Reading a chapter
-OPTIONS = re.compile(r"(?::[\w-]+:.*\n)*\n?")
+OPTIONS = re.compile(r"(?:---\n((?:.*\n)*?)---\n|(?::[\w-]+:.*\n)*)\n?")
 
 
 def code_of(fence, lines, where):
@@ -53,12 +53,19 @@ def code_of(fence, lines, where):
 
     `lines` are those of the text. Raises TangleError, with `where` it stands.
     """
-    code = fence.content[OPTIONS.match(fence.content).end() :]
+    options = OPTIONS.match(fence.content)
+    code = fence.content[options.end() :]
     last = lines[fence.map[1] - 1].strip()
     if not last.startswith(fence.markup) or {*last} != {fence.markup[0]}:
         raise TangleError(f"{where}: the cell does not end, with {fence.markup}")
     if code.lstrip().startswith((":", "---")):
         raise TangleError(f"{where}: options go first in a cell, as :name: value")
+    try:
+        header = yaml.safe_load(options[1] or "{}")
+    except yaml.YAMLError as error:
+        raise TangleError(f"{where}: the cell's header is no YAML: {error}") from error
+    if not isinstance(header, dict):
+        raise TangleError(f"{where}: the cell's header has no names")
     if len(fence.content.splitlines()) != fence.content.count("\n"):
         raise TangleError(f"{where}: a form feed or such; write it as an escape")
     return code.removesuffix("\n")

@@ -224,10 +224,11 @@ class Iterations:
     Iterate over it for the mini-batches of `loader`, lists of tensors, on the device of
     the weights. An optimiser that is None, of what is frozen, is passed over. Prints a
     line every `print_freq` iterations: of each meter the latest value, and in brackets
-    the mean. Calls `after_step` after each step, and after a line `keep`, with what an
-    epoch that was interrupted there goes on from, as `begun`. Raises ValueError with
-    the names of a mini-batch's images where its loss, or the weights after the last,
-    are no numbers.
+    the mean; at its end, what `outlook` says, given the seconds of an iteration and how
+    many the epoch has, done and in all. Calls `after_step` after each step, and after a
+    line `keep`, with what an epoch that was interrupted there goes on from, as `begun`.
+    Raises ValueError with the names of a mini-batch's images where its loss, or the
+    weights after the last, are no numbers.
     """
 
     loader: Iterable
@@ -238,6 +239,8 @@ class Iterations:
     after_step: Callable | None = None
     keep: Callable | None = None
     begun: dict | None = None
+    epochs: int | None = None  # that the run has at most
+    outlook: Callable | None = None
 
     def __post_init__(self):
         self.optimizers = [each for each in self.optimizers if each is not None]
@@ -258,7 +261,7 @@ class Iterations:
             self.times["batch_time"].update(time.perf_counter() - start)
             last = self.number == len(self.loader)
             if self.number % self.print_freq == 0 or last:
-                self.print_line()
+                tell(line_of(self))
                 if self.keep and not last:
                     self.keep({"iteration": self.number, "sums": self.meters.sums()})
             start = time.perf_counter()
@@ -293,13 +296,19 @@ class Iterations:
         """Take values, each the mean over `n` items, into the meters of their names."""
         self.meters.count(0 if self.idle else n, **values)
 
-    def print_line(self):
-        """Print the latest values of this process, and the means of all."""
-        meters, means = self.meters | self.times, self.means()
-        values = (f"{n} {m.val:.3f} ({means[n]:.3f})" for n, m in meters.items())
-        line = f"epoch {self.epoch} [{self.number}/{len(self.loader)}]"
-        tell("  ".join([line, *values]))
-
     def means(self):
         """Return the mean of each meter by its name, times in seconds."""
         return self.meters.means() | {name: m.avg for name, m in self.times.items()}
+
+
+# chapters/training.md: One epoch
+def line_of(iterations):
+    """Return a line: the latest values of this process, and the means of all."""
+    meters, means = iterations.meters | iterations.times, iterations.means()
+    number, count = iterations.number, len(iterations.loader)
+    of = f" of {iterations.epochs}" if iterations.epochs else ""
+    line = [f"epoch {iterations.epoch}{of} [{number}/{count}]"]
+    line += [f"{n} {m.val:.3f} ({means[n]:.3f})" for n, m in meters.items()]
+    if iterations.outlook:
+        line.append(iterations.outlook(means["batch_time"], number, count))
+    return "  ".join(line)

@@ -287,12 +287,14 @@ def test_pages_run_ahead_and_those_that_show_the_captioner_wait_for_it(
     env = SimpleNamespace(
         mystnb_config=config, doc2path=lambda name: tmp_path / f"{name}.md"
     )
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "TQDM_DISABLE"):
+        monkeypatch.setenv(name, "")  # to be put back afterwards
+        monkeypatch.delenv(name)
     monkeypatch.setattr(site.os, "cpu_count", lambda: 1)
     monkeypatch.setattr(site, "_run", lambda env, name: ran.append(name))
     site._run_ahead(None, env, [*pages])
     assert ran == [f"chapters/{name}" for name in ("batches", "fit", *"bzac")]
-    assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert os.environ["OMP_NUM_THREADS"] == os.environ["TQDM_DISABLE"] == "1"
 
     config.execution_mode = "off"
     site._run_ahead(None, env, ["chapters/b"])

@@ -221,9 +221,9 @@ def test_how_many_epochs(trained):
 
 def test_the_number_of_images_in_a_batch(trained, capsys):
     trained(batch_size=3, epochs=1)
-    assert "epoch 1 [3/3]" in capsys.readouterr().out
+    assert "epoch 1 of 1 [3/3]" in capsys.readouterr().out
     trained(batch_size=8, epochs=1)
-    assert "epoch 1 [1/1]" in capsys.readouterr().out
+    assert "epoch 1 of 1 [1/1]" in capsys.readouterr().out
 
 
 def test_the_learning_rate_of_the_decoder(trained):

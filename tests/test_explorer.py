@@ -1,5 +1,6 @@
 """Views of a caption and the explorer: what they show, and what the controls do."""
 
+import base64
 import io
 import json
 import re
@@ -12,8 +13,8 @@ from PIL import Image
 
 from satlib.captioner import Caption
 from satlib.explorer import explore, plain_figure
-from satlib.figures import jpeg, overlay
-from satlib.maps import WordView, as_shown, save, seen_so_far, word_details
+from satlib.figures import clear, heat_layer, jpeg
+from satlib.maps import WordView, as_shown, percent, save, seen_so_far, word_details
 
 
 @pytest.fixture
@@ -21,7 +22,14 @@ def caption(captioner, pictures):
     return captioner.caption(pictures[:1], beam_size=3)[0]
 
 
-def test_details_name_probability_rivals_and_gate():
+def layer_of(alpha, **how):
+    """The bytes of a map as a layer to lie over a photograph."""
+    file = io.BytesIO()
+    heat_layer(alpha, **how).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def test_details_are_plain_words():
     alphas = np.full((2, 2, 5), 0.1)
     alphas[0] = 0
     alphas[0, 0, 0] = 1
@@ -36,13 +44,43 @@ def test_details_name_probability_rivals_and_gate():
         True,
     )
     assert word_details(caption) == [
-        "<b><bdi>a</bdi></b> 80%; rather than <bdi>the</bdi> 12%, <bdi>one</bdi> 5%"
-        "<br>gate open 31%; "
-        "nine tenths of the attention so far lie in 10% of the picture",
-        "<b><bdi>cat</bdi></b> 60%; rather than <bdi>dog</bdi> 25%, <bdi>ball</bdi> 7%"
-        "<br>gate open 72%; "
-        "nine tenths of the attention so far lie in 80% of the picture",
+        "<b><bdi>a</bdi></b>, sure: 80&nbsp;%. It might have said: <bdi>the</bdi> "
+        "12&nbsp;%, <bdi>one</bdi> 5&nbsp;%.<br><small>Of what it saw for this word, "
+        "31&nbsp;% was let through to the sentence. So far it has looked mostly at "
+        "10&nbsp;% of the picture.</small>",
+        "<b><bdi>cat</bdi></b>, sure: 60&nbsp;%. It might have said: <bdi>dog</bdi> "
+        "25&nbsp;%, <bdi>ball</bdi> 7&nbsp;%.<br><small>Of what it saw for this word, "
+        "72&nbsp;% was let through to the sentence. So far it has looked mostly at "
+        "80&nbsp;% of the picture.</small>",
     ]
+
+
+def test_details_hold_no_zero():
+    rivals = [[("the", 0.01), ("one", 0.0099)], [("dog", 0.004), ("ball", 0.0)]]
+    caption = Caption(
+        ["a", "cat"],
+        np.full((2, 14, 14), 1 / 196),
+        -1.5,
+        [np.log(0.999), np.log(0.0004)],
+        rivals,
+        [0.001, 0.9999],
+        True,
+    )
+    first, second = word_details(caption)
+    for text in (first, second):
+        assert not re.search(r"\b0&nbsp;%|\b100&nbsp;%", text)
+    assert "<bdi>the</bdi> 1&nbsp;%.<br>" in first and "one" not in first
+    assert "sure: over 99&nbsp;%" in first and "under 1&nbsp;% was let" in first
+    assert "sure: under 1&nbsp;%. Nothing else came close.<br>" in second
+    assert "over 99&nbsp;% was let" in second and "dog" not in second
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0, "under 1"), (0.01, "1"), (0.5, "50"), (0.99, "99")]
+)
+def test_a_share_in_percent(share, text):
+    assert percent(share) == f"{text}&nbsp;%"
+    assert percent(0.9901) == percent(1) == "over 99&nbsp;%"
 
 
 def test_how_much_has_been_seen():
@@ -63,29 +101,37 @@ def test_how_much_has_been_seen():
 def test_a_view_holds_the_map_of_each_word(caption, pictures):
     view = WordView(caption, pictures[0])
     assert [label for label, _ in view.stepper.choice.options] == [
-        "picture",
+        "the photograph alone",
         *caption.words,
     ]
-    shown = [picture.value for picture in view.stepper.pictures]
-    expected = [overlay(as_shown(pictures[0]), alpha) for alpha in caption.alphas]
-    assert shown == [jpeg(frame) for frame in (as_shown(pictures[0]), *expected)]
+    nothing, *shown = [picture.value for picture in view.stepper.pictures]
+    assert shown == [layer_of(alpha) for alpha in caption.alphas]
     assert len(set(shown)) > 3
+    with Image.open(io.BytesIO(nothing)) as image:
+        assert (
+            image.size == clear().size
+            and image.convert("RGBA").getpixel((0, 0))[3] == 0
+        )
+    below = view.stepper.children[1].children[0]
+    assert below.value == jpeg(as_shown(pictures[0], 640))
 
 
 def test_another_beam_shows_its_own_words(caption, pictures):
     view = WordView(caption, pictures[0])
     view.beams.value = 1
     beam = caption.beams[0]
-    assert str(beam) in view.children[0].value
-    expected = overlay(as_shown(pictures[0]), beam.alphas[0])
-    assert view.stepper.pictures[1].value == jpeg(expected)
+    assert [label for label, _ in view.stepper.choice.options][1:] == beam.words
+    assert view.stepper.pictures[1].value == layer_of(beam.alphas[0])
 
 
 def test_words_are_escaped(caption, pictures):
     caption.words[0] = "<script>"
     view = WordView(caption, pictures[0])
-    assert "<script>" not in view.children[0].value
     assert "<script>" not in word_details(caption)[0]
+    view.beams.value = 1  # the first is among the others now
+    assert "&lt;script&gt;" in view.others() and "<script>" not in view.others()
+    named = WordView(caption, pictures[0], "<script>")
+    assert "<script>" not in named.heading.value
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "gif", "html"])
@@ -123,7 +169,7 @@ def test_the_plain_figure_has_a_text_and_waits_for_no_script(caption, pictures):
 def test_pictures_and_captioners_have_views(captioner, pictures):
     explorer = explore([captioner, captioner], pictures)
     assert [len(views) for views in explorer.views] == [2, 2, 2]
-    assert len(explorer.stack.children) == len(explorer.thumbnails.children) == 3
+    assert len(explorer.stack.children) == len(explorer.photographs.small) == 3
     assert explorer.stack.selected_index == 0
     beside = explore(captioner, pictures, side_by_side=True)
     assert len(beside.stack.children) == 3 and not hasattr(beside.stack, "titles")
@@ -132,7 +178,7 @@ def test_pictures_and_captioners_have_views(captioner, pictures):
 def test_an_explorer_is_small_enough_for_a_page(captioner, pictures):
     explorer = explore(captioner, pictures)
     state = dependency_state(explorer.widget)
-    assert len(json.dumps(state)) < 400_000 * len(pictures)
+    assert len(json.dumps(state)) < 200_000 * len(pictures)
 
 
 def test_beam_size_searches_again(captioner, pictures):
@@ -155,8 +201,7 @@ def test_controls_redraw_the_maps(captioner, pictures, monkeypatch):
     explorer.controls.one_scale.value = True
     alphas = view.caption.alphas
     look = {"smooth": False, "colours": "viridis", "scale": alphas.max()}
-    expected = overlay(as_shown(pictures[0]), alphas[0], 0.6, **look)
-    assert view.stepper.pictures[1].value == jpeg(expected) != before
+    assert view.stepper.pictures[1].value == layer_of(alphas[0], **look) != before
 
 
 def upload(name, content):
@@ -179,7 +224,10 @@ def test_a_photograph_is_taken_upright(captioner, pictures):
 def test_a_file_that_is_no_photograph_gets_a_message(captioner, pictures):
     explorer = explore(captioner, pictures[:1])
     explorer.controls.upload.value = (upload("<notes>.txt", b"no photograph"),)
-    assert "&lt;notes&gt;.txt is no photograph" in explorer.controls.message.value
+    assert (
+        "&lt;notes&gt;.txt cannot be read: it is damaged"
+        in explorer.controls.message.value
+    )
     assert len(explorer.views) == 1
 
 
@@ -221,12 +269,20 @@ def test_each_captioner_and_each_picture_has_its_place(pictures):
     assert explorer.controls.beam_size.value == 7
     words = [[str(view.caption) for view in views] for views in explorer.views]
     assert words == [["cat0", "dog0"], ["cat1", "dog1"], ["cat2", "dog2"]]
-    small = [widget.value for widget in explorer.thumbnails.children]
-    assert small == [jpeg(as_shown(picture, 72)) for picture in pictures]
+    small = [jpeg(as_shown(picture, 152)) for picture in pictures]
+    small = [base64.b64encode(picture).decode() for picture in small]
+    assert explorer.photographs.small == small
+    rules = re.findall(
+        r"of-(\w+) button:nth-of-type\((\d)\) .*?base64,(.*?)\)",
+        explorer.photographs.style.value,
+    )
+    here = explorer.choice.model_id
+    assert rules == [(here, str(n), text) for n, text in enumerate(small, 1)]
+    assert f"of-{here}" in explorer.choice._dom_classes
     assert [view.picture.tobytes() for view, _ in explorer.views] == [
-        as_shown(picture).tobytes() for picture in pictures
+        as_shown(picture, 640).tobytes() for picture in pictures
     ]
-    assert list(explorer.choice.options) == ["1", "2", "3"]
+    assert list(explorer.choice.options) == [f"photograph {n}" for n in (1, 2, 3)]
     assert explorer.choice.index == 0
     explorer.controls.beam_size.value = 2
     assert one.asked[-1] == two.asked[-1] == (3, 2)
@@ -244,13 +300,11 @@ def test_every_control_changes_the_drawing(captioner, pictures):
         getattr(controls, name).value = value
         assert stepper.pictures[2].value != before, name
     how = {"opacity": 0.2, "colours": "cividis", "smooth": False}
-    assert stepper.pictures[2].value == jpeg(
-        overlay(as_shown(pictures[0]), alpha, **how)
-    )
+    assert stepper.pictures[2].value == layer_of(alpha, **how)
     explorer.add(pictures[1:2])  # a new picture is drawn as the controls say
     view = explorer.views[1][0]
-    expected = overlay(as_shown(pictures[1]), view.caption.alphas[0], **how)
-    assert view.stepper.pictures[1].value == jpeg(expected)
+    expected = layer_of(view.caption.alphas[0], **how)
+    assert view.stepper.pictures[1].value == expected
 
 
 def test_the_chosen_picture_is_saved_with_its_own_maps(captioner, pictures, tmp_path):
@@ -259,3 +313,38 @@ def test_the_chosen_picture_is_saved_with_its_own_maps(captioner, pictures, tmp_
     explorer.save(tmp_path / "maps.gif")
     save(explorer.views[2][0].caption, pictures[2], tmp_path / "own.gif")
     assert (tmp_path / "maps.gif").read_bytes() == (tmp_path / "own.gif").read_bytes()
+
+
+def test_of_one_picture_there_is_nothing_to_choose(captioner, pictures):
+    explorer = explore(captioner, pictures[:1])
+    assert explorer.photographs.layout.display == "none"
+    explorer.add(pictures[1:2])
+    assert explorer.photographs.layout.display is None
+    assert explore(captioner, []).photographs.layout.display == "none"
+
+
+def test_captioners_have_names(pictures):
+    def names(explorer):
+        return [
+            (re.sub("<.*?>", "", view.heading.value), view.heading.layout.display)
+            for view in explorer.views[0]
+        ]
+
+    one, two = Fixed("cat"), Fixed("dog")
+    assert names(explore(one, pictures)) == [("", "none")]
+    numbered = [("captioner 1", None), ("captioner 2", None)]
+    assert names(explore([one, two], pictures)) == numbered
+    named = explore([one, two], pictures, names=["small", "large"])
+    assert names(named) == [("small", None), ("large", None)]
+    assert names(explore(one, pictures, names=["small"])) == [("small", None)]
+    with pytest.raises(ValueError, match="1 names for 2 captioners"):
+        explore([one, two], pictures, names=["small"])
+
+
+def test_another_beam_size_keeps_the_word(captioner, pictures):
+    explorer = explore(captioner, pictures[:2], beam_size=1)
+    view = explorer.views[1][0]
+    view.stepper.choice.index = 3
+    explorer.controls.beam_size.value = 3
+    assert view.stepper.choice.index == 3
+    assert explorer.views[0][0].stepper.choice.index == 0

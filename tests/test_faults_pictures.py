@@ -49,7 +49,7 @@ FOREIGN = {
     "a PostScript file": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
     "a ZIP archive: unpack it": b"PK\x03\x04\x14\0\0\0",
     "git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
-    "a HEIC picture: save it as JPEG": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "HEIC picture, as iPhones keep.*JPEG": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
     "a HEIF picture": b"\0\0\0\x18ftypmif1\0\0\0\0mif1",
     "a film": b"\0\0\0\x18ftypmp42\0\0\0\0",
     "damaged, or of no kind": b"Dear diary,\n",

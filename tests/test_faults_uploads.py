@@ -94,11 +94,26 @@ def post(explorer, name, content, piece=7):
 def test_what_is_no_photograph_is_told_by_its_name(explorer, content):
     """A file that is no photograph, or a broken one: it is named, and none is added."""
     told = upload(explorer, ("mine.jpg", content))
-    assert "mine.jpg is no photograph that can be read: " in told
+    assert "mine.jpg cannot be read: " in told
     assert "captioner" not in told and "BytesIO" not in told
     assert len(explorer.images) == len(explorer.choice.options) == 1
     upload(explorer, ("next.png", PNG))
     assert len(explorer.images) == 2 and explorer.choice.index == 1
+
+
+def test_a_photograph_of_an_iphone(explorer):
+    """HEIC, where this Python cannot read it: it is named, with what to do."""
+    told = upload(explorer, ("phone.heic", b"\0\0\0\x18ftypheic" + bytes(2000)))
+    assert "phone.heic cannot be read: it is a HEIC picture, as iPhones" in told
+    assert "export it as JPEG, or pip install pillow-heif" in told
+    assert len(explorer.images) == 1
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_what_to_do_is_told(explorer, content):
+    """What cannot be read: it is told what can be done."""
+    told = upload(explorer, ("mine.jpg", content))
+    assert "JPEG" in told or "is it all there yet?" in told
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
@@ -136,9 +151,7 @@ def test_what_went_wrong_in_the_browser_is_told(explorer, said):
     """A file that the browser cannot send: the reason is told, with the name."""
     value = json.dumps({"name": "film.mov", "error": said})
     explorer.controls.upload.inbox.value = value
-    assert f"film.mov is no photograph that can be read: {said}" in (
-        explorer.controls.message.value
-    )
+    assert f"film.mov cannot be read: {said}" in (explorer.controls.message.value)
     post(explorer, "next.png", PNG)
     assert len(explorer.images) == 2
 
@@ -154,7 +167,7 @@ def test_good_ones_among_broken_ones(explorer):
     """A broken file among good ones: they are added, and it is still named then."""
     told = upload(explorer, ("a.png", PNG), ("b.png", b"?"), ("c.png", PNG), ("d", b""))
     assert len(explorer.images) == 3
-    assert told.count("<div") == 2 and "b.png" in told and "d is no photograph" in told
+    assert told.count("<div") == 2 and "b.png" in told and "d cannot be read" in told
 
 
 @pytest.mark.parametrize("way", [upload, lambda explorer, file: post(explorer, *file)])
@@ -204,9 +217,9 @@ def test_the_captioner_is_to_blame(explorer, failure):
     told = upload(explorer, ("mine.png", PNG))
     assert "mine.png is in order, but the captioner failed: " in told
     assert (str(failure) or "MemoryError").replace("<size>", "&lt;size&gt;") in told
-    assert "no photograph" not in told and explorer.controls.status.value == ""
+    assert "cannot be read" not in told and explorer.controls.status.value == ""
     assert len(explorer.images) == len(explorer.views) == 1
-    assert len(explorer.thumbnails.children) == len(explorer.stack.children) == 1
+    assert len(explorer.photographs.small) == len(explorer.stack.children) == 1
     captioner.failure = None
     upload(explorer, ("mine.png", PNG))
     assert len(explorer.images) == 2
@@ -288,7 +301,7 @@ def shown(upload):
 
             def choose(*paths):
                 with tab.expect_file_chooser() as chooser:
-                    tab.get_by_role("button", name="your own").click()
+                    tab.get_by_role("button", name="of your own").click()
                 chooser.value.set_files(paths)
                 tab.evaluate("document.querySelector('textarea').waiting")
                 assert tab.locator("input").input_value() == ""  # so it can come again
@@ -334,5 +347,5 @@ def test_a_browser_makes_it_smaller(explorer, tmp_path):
     assert np.asarray(clear).min() > 250
     assert len(explorer.images) == 1 + len(names) + 1 - 2
     told = explorer.controls.message.value
-    assert "empty.jpg is no photograph that can be read: it is empty" in told
+    assert "empty.jpg cannot be read: it is empty" in told
     assert "broken.jpg" in told and told.count("<div") == 2

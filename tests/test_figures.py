@@ -1,6 +1,7 @@
 """Maps lie where they should, and the slider is linked in the browser."""
 
 import io
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,11 +12,14 @@ from PIL import Image
 from satlib.figures import (
     COLOURS,
     Stepper,
+    clear,
+    heat_layer,
     heat_map,
     jpeg,
     overlay,
     panels,
     stretch,
+    table,
     told_apart,
 )
 
@@ -56,10 +60,15 @@ def pixel(widget):
     return Image.open(io.BytesIO(widget.value)).getpixel((20, 15))
 
 
+def stacks(stepper):
+    """The stacks of a stepper: that of its pictures and, if it has some, its texts."""
+    return stepper.children[1].children[-1], stepper.children[-1]
+
+
 def test_the_stepper_is_linked_without_python():
     frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
     stepper = Stepper(frames, ["first", "second"], details=["<b>1</b>", "<b>2</b>"])
-    pictures, texts = stepper.children[2:]
+    pictures, texts = stacks(stepper)
     assert pictures.selected_index == texts.selected_index == 0
     assert len(pictures.children) == len(texts.children) == 2
     assert pixel(pictures.children[1])[2] > 200 > pixel(pictures.children[1])[0]
@@ -154,15 +163,94 @@ def test_pictures_are_kept_as_jpeg_of_quality_80():
 def test_a_stepper_shows_label_picture_and_text_together():
     frames = [Image.new("RGB", (40, 30), c) for c in ("red", "lime", "blue")]
     stepper = Stepper(frames, ["one", "two", "one"], "step", ["", "<i>2</i>", "3"])
-    pictures, texts = stepper.children[2:]
+    pictures, texts = stacks(stepper)
     assert [
         pixel(widget).index(max(pixel(widget))) for widget in pictures.children
     ] == [*range(3)]
     assert [text.value for text in texts.children] == ["", "<i>2</i>", "3"]
     assert stepper.choice.description == "step" and stepper.play.max == 2
     assert (stepper.play.min, stepper.play.value, stepper.choice.index) == (0, 0, 0)
-    assert stepper.play.interval == 1200 and len(Stepper(frames, "abc").children) == 3
+    assert stepper.play.interval == 1200 and len(Stepper(frames, "abc").children) == 4
     stepper.redraw(frames[::-1])
     assert [pixel(widget).index(max(pixel(widget))) for widget in stepper.pictures] == [
         *(2, 1, 0)
     ]
+
+
+def test_a_table_names_its_columns_and_rows():
+    rows = [["a <cat>", "1.5 %", "1e-07", "3 of 4"], ["a dog", "−2%", 1000, 5]]
+    html = table(["of", "share", "size", "how\nmany"], rows).data
+    head, first, second = re.findall("<tr>(.*?)</tr>", html)
+    assert re.findall(
+        'scope="col"(?: style="text-align: (right)")?>([^<]+)<', head
+    ) == [
+        ("", "of"),
+        ("right", "share"),
+        ("right", "size"),
+        ("", "how many"),
+    ]
+    assert first.startswith('<th scope="row">a &lt;cat&gt;</th><td style=')
+    assert re.findall("<td(.*?)>(.*?)</td>", second) == [
+        (' style="text-align: right"', "−2%"),
+        (' style="text-align: right"', "1000"),
+        ("", "5"),
+    ]
+    for rows in ([["a", 1], ["b"]], [["a"]], [["a", 1, 2]]):
+        with pytest.raises(ValueError):
+            table(["of", "share"], rows)
+
+
+def test_a_stepper_begins_where_it_is_told():
+    stepper = Stepper([PICTURE] * 3, ["a", "b", "c"], details=["", "1", "2"], start=2)
+    ends = [stepper.choice.index, stepper.buttons.index, stepper.play.value]
+    assert ends + [stack.selected_index for stack in stacks(stepper)] == [2] * 5
+
+
+def mixed(ground, layer):
+    """A layer stretched over a picture and mixed with it, as a browser does."""
+    with Image.open(io.BytesIO(layer)) as opened:
+        over = opened.convert("RGBA").resize(ground.size, Image.Resampling.BILINEAR)
+    below = ground.convert("RGBA")
+    return np.asarray(Image.alpha_composite(below, over).convert("RGB")).astype(int)
+
+
+LOOKS = [{}, {"opacity": 0.25}, {"colours": "viridis"}, {"scale": 2.0}, {"opacity": 1}]
+
+
+@pytest.mark.parametrize("how", LOOKS, ids=str)
+@pytest.mark.parametrize("size", [(96, 96), (200, 80)])
+def test_a_layer_over_a_picture_is_its_overlay(how, size):
+    rng = np.random.default_rng(0)
+    alpha = rng.random((14, 14)) ** 3
+    ground = Image.fromarray(rng.integers(0, 256, size[::-1] + (3,), dtype=np.uint8))
+    stepper = Stepper([clear(), heat_layer(alpha, **how)], "ab", ground=ground)
+    nothing, found = (mixed(ground, widget.value) for widget in stepper.pictures)
+    assert (nothing == np.asarray(ground)).all()
+    expected = np.asarray(overlay(ground, alpha, **how)).astype(int)
+    assert abs(found - expected).mean() < 3
+    assert stepper.pictures[1].format == "png"
+    below = stepper.children[1].children[0]
+    assert below.value == jpeg(ground) and below.format == "jpeg"
+
+
+def test_squares_are_a_layer_of_squares():
+    layer = heat_layer(np.eye(2), smooth=False)
+    values = np.asarray(layer)
+    assert values.shape == (32, 32) and (values[:16, :16] == 255).all()
+    assert (values[:16, 16:] == 0).all()
+    assert len(np.unique(np.asarray(heat_layer(np.eye(2))))) > 10
+
+
+def test_layers_are_small():
+    rng = np.random.default_rng(0)
+    maps = [heat_layer(rng.random((14, 14)) ** 4) for _ in range(5)]
+    stepper = Stepper([clear(), *maps], "abcdef", ground=Image.fromarray(PICTURE))
+    assert len(stepper.pictures[0].value) < 200
+    assert max(len(widget.value) for widget in stepper.pictures) < 30_000
+
+
+@pytest.mark.parametrize("size", [(64, 48), (30, 90)])
+def test_a_stage_shows_all_of_a_picture(size):
+    stepper = Stepper([Image.new("RGB", size)], ["it"])
+    width = 75 * size[0] / size[1]
+    assert stepper.children[1].layout.width == f"min(100%, {width:.1f}vh)"

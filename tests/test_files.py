@@ -14,9 +14,11 @@ from satlib import files
 from satlib.configuration import Config, folders
 from satlib.files import (
     MACHINE,
+    ROOT,
     changes,
     code_digest,
     digest,
+    from_here,
     imported_modules,
     keep_results,
     make_folder,
@@ -122,6 +124,7 @@ def test_a_text_has_the_same_bytes_everywhere(tmp_path):
 
 
 def test_progress_passes_on_and_prints_tenths(capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
     assert list(progress(range(100), 100, "work")) == list(range(100))
     assert capsys.readouterr().out == ""
@@ -130,6 +133,20 @@ def test_progress_passes_on_and_prints_tenths(capsys, monkeypatch):
     assert len(lines) == 10 and lines[0].startswith("work: 10 of 95")
     assert lines[-1].startswith("work: 95 of 95")
     assert list(progress([], 0, "nothing")) == []
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert list(progress(range(9), 9, "work", seconds=0)) == list(range(9))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_path_in_the_books_folder_is_named_from_here(tmp_path, monkeypatch):
+    book, inside = ROOT.parent, ROOT.parent / "data" / "runs"
+    for where in (book, book / "chapters"):
+        monkeypatch.chdir(where)
+        assert str(book) not in from_here(inside)
+        assert (where / from_here(inside)).resolve() == inside
+        assert from_here(tmp_path) == str(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert from_here(inside) == str(inside) and from_here("mine") == "mine"
 
 
 def test_room_is_made_or_refused(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -25,10 +26,14 @@ from satlib.encoder import build_encoder
 from satlib.fit import (
     epochs_since_best,
     fit,
+    in_words,
     next_lesson,
+    planned,
     score_test,
+    seconds_left,
     split_photographs,
     teach,
+    trial,
     validation_line,
 )
 from satlib.learner import Learner
@@ -113,13 +118,129 @@ def test_kill_and_run_again(run, tmp_path):
     command = [sys.executable, "-c", KILLED, json.dumps(choices)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
-        if line.startswith("epoch 3 ["):
+        if line.startswith("epoch 3 of 8 ["):
             break
     process.kill()
     process.wait()
     assert len(load_checkpoint(tmp_path / "last.pt")["history"]) == 2
     resumed = fit(Config(**choices))
     assert numbers(resumed.history) == numbers(run.history)
+
+
+FULL = {"concept_epochs": 6, "epochs": 4, "self_critical_epochs": 5}
+
+
+@pytest.mark.parametrize(
+    ("choices", "epochs"),
+    [
+        ({}, [6, 4, 5]),
+        ({"max_images": 1000}, [6, 4, 5]),
+        ({"max_images": 999}, [4, 4, 4]),
+        ({"max_images": 400, "epochs": 2}, [2, 2, 2]),
+        ({"max_images": 400, "epochs": 2, "self_critical_epochs": 1}, [2, 2, 1]),
+        ({"max_images": 400, "concept_epochs": 0}, [0, 4, 4]),
+    ],
+)
+def test_a_trial_shortens_all_lessons(choices, epochs):
+    config, history = Config(**FULL | choices), []
+    assert planned(config) == dict(
+        zip(("concepts", "words", "reward"), epochs, strict=True)
+    )
+    while lesson := next_lesson(config, history):
+        scores = {"concept_loss": 1.0, "bleu4": 0.1 * (len(history) + 1)}
+        history.append({"lesson": lesson.name, **scores})
+    found = [row["lesson"] for row in history]
+    assert found == sum(([name] * n for name, n in planned(config).items()), [])
+
+
+def test_a_trial_that_gets_more_epochs_goes_on_with_words():
+    history = [{"lesson": "concepts", "concept_loss": 1.0}] * 2
+    history += [{"lesson": "words", "bleu4": 0.1}] * 2
+    config = Config(**FULL | {"max_images": 400})
+    assert next_lesson(config, history).name == "words"
+
+
+def epochs_of(images, count, lesson="words"):
+    return [{"lesson": lesson, "images": images}] * count
+
+
+@pytest.mark.parametrize(
+    ("history", "what"),
+    [
+        (epochs_of(400, 2), "2 epochs on 400 images"),
+        (epochs_of(120, 1), "1 epoch on 120 images"),
+        (epochs_of(1666, 3), "3 epochs on 1,666 images"),
+        (epochs_of(9000, 9, "concepts") + epochs_of(100, 9), "9 epochs on 100 images"),
+    ],
+)
+def test_a_run_that_has_seen_little_says_so(history, what):
+    expected = f"This is a trial, trained for {what}: expect little of its captions."
+    assert trial(history) == expected
+
+
+@pytest.mark.parametrize(
+    "history", [epochs_of(3200, 6), epochs_of(5000, 1), [{"lesson": "words"}], []]
+)
+def test_a_run_that_has_seen_enough_says_nothing(history):
+    assert trial(history) == ""
+
+
+def test_a_small_run_says_what_it_is(world, tmp_path, capsys):
+    run = fit(a_config(world, tmp_path, epochs=1, max_images=6))
+    *_, line, last = capsys.readouterr().out.splitlines()
+    assert last == trial(run.history) and "1 epoch on 6 images" in last
+    assert line.startswith("epoch 1 validation")
+
+
+def test_the_time_left_counts_all_lessons():
+    """Six seconds an iteration, ten of them: a minute for an epoch."""
+    history = [
+        {"lesson": "concepts", "seconds": 900.0},  # this one filled the cache
+        {"lesson": "concepts", "seconds": 300.0},
+    ]
+    config = Config(concept_epochs=3, epochs=4, self_critical_epochs=2)
+
+    def left(rows, lesson, number=4):
+        learner = SimpleNamespace(config=config, history=rows)
+        learner.lesson = fit_module.LESSONS[lesson]
+        return seconds_left(learner, 6.0, number, 10)
+
+    this = 6 * 6
+    assert left([], "concepts") == this + 60 * (2 + 4 + 2)
+    assert left(history, "concepts") == this + 60 * (4 + 2)
+    words = [*history, history[1]]
+    assert left(words, "words") == this + 60 * (3 + 2)
+    words.append({"lesson": "words", "seconds": 80.0})
+    assert left(words, "words", 10) == 0 + 80 * 2 + 60 * 2
+    words += [words[-1]] * 3
+    assert left(words, "reward") == this + 60
+    words.append({"lesson": "reward", "seconds": 100.0})
+    assert left(words, "reward") == this
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (89.4, "89 s"),
+        (90, "2 min"),
+        (720, "12 min"),
+        (89.4 * 60, "89 min"),
+        (5400, "1 h 30 min"),
+        (7199, "2 h 0 min"),
+    ],
+)
+def test_a_time_in_words(seconds, text):
+    assert in_words(seconds) == text
+
+
+def test_every_line_of_a_run_says_how_long_it_will_take(world, tmp_path, capsys):
+    choices = {"concept_epochs": 1, "epochs": 2, "self_critical_epochs": 1}
+    fit(a_config(world, tmp_path, **choices))
+    lines = [x for x in capsys.readouterr().out.splitlines() if "[" in x[:20]]
+    assert [x.split(" [")[0] for x in lines] == [f"epoch {n} of 4" for n in range(1, 5)]
+    assert all(re.search(r"  about \d+ (s|min) left$", line) for line in lines)
+    assert lines[-1].endswith("  about 0 s left")
 
 
 def test_another_configuration_is_refused_unless_started_over(run):
@@ -250,12 +371,12 @@ def test_self_critical_epochs_follow_the_words_and_resume(world, tmp_path):
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_concepts_come_before_the_words_and_resume(world, tmp_path, augment):
-    choices = {"concept_epochs": 3, "encoder_lr": 1e-3, "max_images": 6, "epochs": 2}
+    choices = {"concept_epochs": 3, "encoder_lr": 1e-3, "max_images": 6, "epochs": 3}
     choices["augment"] = augment
     config = a_config(world, tmp_path / "a", self_critical_epochs=1, **choices)
     whole = fit(config)
     lessons = [row["lesson"] for row in whole.history]
-    assert lessons == ["concepts"] * 3 + ["words"] * 2 + ["reward"]
+    assert lessons == ["concepts"] * 3 + ["words"] * 3 + ["reward"]
     losses = [row["train_concept_loss"] for row in whole.history[:2]]
     assert losses[1] < losses[0]
     assert any((tmp_path / "a").glob("TRAIN_TRUNK*")) != augment
@@ -271,7 +392,7 @@ def test_concepts_come_before_the_words_and_resume(world, tmp_path, augment):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit_module, "run_epoch", killed)
-        for _ in range(11):
+        for _ in range(13):
             with contextlib.suppress(KeyboardInterrupt):
                 resumed = fit(replace(config, output=str(tmp_path / "b")))
     assert [row["lesson"] for row in resumed.history] == lessons

@@ -46,7 +46,11 @@ PROSE = [
     "Много слов\nin two lines \\# with signs & <b>.",
     "~~~\n# in tildes\n~~~",
 ]
-OPTIONS = ["", "", ":tags: [hide-input]\n", ":tags: [a, b]\n:name: c\n\n", "\n"]
+OPTIONS = [
+    *("", "", "\n", ":tags: [hide-input]\n", ":tags: [a, b]\n:name: c\n\n"),
+    "---\nmystnb:\n  image: {alt: 'A: `b`, \"犬\"'}\ntags: [a]\n---\n",
+    "---\nmystnb:\n  figure:\n    caption: |\n      Two\n      lines.\n---\n\n",
+]
 
 
 def make(rng):
@@ -103,7 +107,16 @@ BROKEN = [  # each breaks any chapter
     lambda head, text: head + text + "\n\n> " + cell("A = 1").replace("\n", "\n> "),
     lambda head, text: head + text + "\n\n````{note}\n" + cell("A = 1") + "\n````",
     lambda head, text: head + text + "\n\n" + cell("\n:tags: [x]\n\nA = 1"),
-    lambda head, text: head + text + "\n\n" + cell("---\ntags: [x]\n---\nA = 1"),
+    *(
+        lambda head, text, start=start: head + text + "\n\n" + cell(start + "A = 1")
+        for start in (
+            "---\ntags: [x\n---\n",
+            "---\ntags: [x]\n",
+            "---\ntags\n---\n",
+            "\n---\ntags: [x]\n---\n",
+            ":tags: [x]\n---\nname: y\n---\n",
+        )
+    ),
     lambda head, text: head + text + "\n\n" + cell("A = 1\nB = '\x0c'"),
     lambda head, text: head + text + "\n\n" + cell("A = '\u2028'"),
     lambda head, text: head + text + "\n\n" + cell("# satlib/eyes.py\nA = (1"),

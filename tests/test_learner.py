@@ -76,9 +76,10 @@ def test_every_row_of_the_history_tells_what_it_should(run):
         assert set(row) == {
             *("epoch", "lesson", "learning_rate", "seconds", "loss", "top5", "bleu4"),
             *("bleu4_teacher_forced", "train_loss", "train_top5"),
-            *("train_batch_time", "train_data_time"),
+            *("train_batch_time", "train_data_time", "images"),
         }
         assert row["lesson"] == "words" and row["learning_rate"] == 0.03
+        assert row["images"] == 24
         assert row["seconds"] >= row["train_batch_time"] >= row["train_data_time"] >= 0
         assert 0 <= row["train_top5"] <= 100 and row["train_loss"] > 0
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from satlib.explorer import explore, plain_figure
 from satlib.figures import rendered
-from satlib.maps import WordView, as_shown, attention_figure, film, page, save
+from satlib.maps import ALONE, WordView, as_shown, attention_figure, film, page, save
 
 SHAPE = 180, 320  # of the picture that is shown: height, width
 
@@ -69,9 +69,23 @@ def opened(content):
     return Image.open(io.BytesIO(content)).convert("RGB")
 
 
+def layered(view):
+    """The pictures that a view shows: its photograph, under each of its layers."""
+    below, frames = view.stepper.children[1].children[0], []
+    for widget in view.stepper.pictures:
+        layer = Image.open(io.BytesIO(widget.value)).convert("RGBA")
+        ground = opened(below.value).convert("RGBA")
+        layer = layer.resize(ground.size, Image.Resampling.BILINEAR)
+        frames.append(Image.alpha_composite(ground, layer).convert("RGB"))
+    return frames
+
+
+LARGE = 360, 640  # height, width
+
+
 def test_the_stepper_shows_the_map_of_each_word(caption, picture):
     view = WordView(caption, picture)
-    check_frames([opened(widget.value) for widget in view.stepper.pictures])
+    check_frames(layered(view), LARGE)
     details = view.stepper.children[-1].children
     shown = [re.findall("bdi>(.+?)<", text.value)[:1] for text in details]
     assert shown == [[], ["red"], ["blue"]]
@@ -79,13 +93,10 @@ def test_the_stepper_shows_the_map_of_each_word(caption, picture):
 
 def test_the_explorer_shows_the_map_of_each_word(planted, picture):
     explorer = explore(planted, [picture], beam_size=2)
-    check_frames([opened(w.value) for w in explorer.views[0][0].stepper.pictures])
-    small = opened(explorer.thumbnails.children[0].value)
-    assert small.size == (
-        72,
-        40,
-    )  # the picture itself, small: the red spot in its place
-    assert (np.asarray(small)[10, 53] - np.array([255, 0, 0])).max() < 60
+    check_frames(layered(explorer.views[0][0]), LARGE)
+    small = opened(base64.b64decode(explorer.photographs.small[0]))
+    assert small.size == (152, 86)  # the picture itself: the red spot in its place
+    assert (np.asarray(small)[21, 113] - np.array([255, 0, 0])).max() < 60
 
 
 def test_the_film_and_its_file_show_the_map_of_each_word(caption, picture, tmp_path):
@@ -106,7 +117,7 @@ def test_the_film_and_its_file_show_the_map_of_each_word(caption, picture, tmp_p
 def test_the_page_shows_the_map_of_each_word(caption, picture):
     text = page(caption, picture)
     data = json.loads(re.search(r"labels, details\} = (\{.*?\}), word", text)[1])
-    check_frames([opened(base64.b64decode(frame)) for frame in data["frames"]])
+    check_frames([opened(base64.b64decode(frame)) for frame in data["frames"]], LARGE)
     assert data["labels"] == ["the picture", "red", "blue"]
     assert [re.findall("bdi>(.+?)<", t)[:1] for t in data["details"]] == [
         [],
@@ -140,34 +151,56 @@ def test_another_beam_shows_its_own_maps(caption, picture):
     assert beam.words != caption.words
     view.beams.value = 1
     labels = [label for label, _ in view.stepper.choice.options]
-    assert labels == ["picture", *beam.words]
-    assert f"<b>{beam}</b>" in view.children[0].value
-    assert str(caption) in view.children[0].value  # among the others
+    assert labels == [ALONE, *beam.words]
+    assert f"<li>{beam}</li>" not in view.children[-1].value
+    assert f"<li>{caption}</li>" in view.children[-1].value  # among the others
 
 
-def test_the_title_names_the_caption_and_under_a_fold_the_others(caption, picture):
-    title = WordView(caption, picture).title()
-    assert title.startswith(f"<b>{caption}</b><details>")
-    others = re.findall("<li>(.*?)</li>", title)
+def test_one_list_of_beams_for_a_notebook_and_one_for_a_page(caption, picture):
+    view = WordView(caption, picture)
+    _, stepper, choice, listed = view.children
+    assert choice is view.beams and "needs-python" in choice._dom_classes
+    assert "for-pages" in listed._dom_classes and listed.layout.display == "none"
+    others = re.findall("<li>(.*?)</li>", listed.value)
     assert others == [str(beam) for beam in caption.beams] and len(others) == 2
-    alone = type(caption)(**vars(caption) | {"beams": []})
-    assert WordView(alone, picture).title() == f"<b>{caption}</b>"
+    alone = WordView(type(caption)(**vars(caption) | {"beams": []}), picture)
+    assert alone.children[-1].value == "" and alone.beams.layout.display == "none"
+    assert "<details>" not in "".join(
+        child.value for child in (view.heading, *stepper.children[-1].children)
+    )
+
+
+def test_another_beam_keeps_the_place_in_the_sentence(caption, picture):
+    view = WordView(caption, picture)
+    beams = [str(c).split() for c in view.captions]
+    view.stepper.choice.index = 2
+    for number in (1, 2, 0):
+        before = view.stepper.choice.index
+        view.beams.value = number
+        expected = min(before, len(beams[number]))
+        assert view.stepper.choice.index == view.stepper.buttons.index == expected
+        stage, *_, texts = view.stepper.children[1:]
+        assert stage.children[-1].selected_index == texts.selected_index == expected
+    longer = type(caption)(**vars(caption) | {"beams": []})
+    view.stepper.choice.index = 1
+    view.hear(longer)
+    assert view.stepper.choice.index == 1
 
 
 def test_drawing_follows_its_options(caption, picture):
     view = WordView(caption, picture)
 
     def frame():
-        return np.asarray(opened(view.stepper.pictures[1].value)).astype(int)
+        return np.asarray(layered(view)[1]).astype(int)
 
     view.draw(opacity=0.0)
-    plain = np.asarray(picture.resize(SHAPE[::-1])).astype(int)
+    plain = np.asarray(picture.resize(LARGE[::-1])).astype(int)
     assert abs(frame() - plain).mean() < 6  # nothing of the map
     view.draw(opacity=1.0, colours="viridis")
     assert abs(frame()[-5:, :5] - [68, 1, 84]).max() < 12  # viridis's darkest
     view.draw(opacity=1.0, smooth=False)
-    top, left = RED[0] * SHAPE[0] / 14, RED[1] * SHAPE[1] / 14
-    inside = frame()[int(top + 3) : int(top + 9), int(left + 3) : int(left + 18)]
+    top, left = RED[0] * LARGE[0] / 14, RED[1] * LARGE[1] / 14
+    inside = frame()[int(top + 6) : int(top + 18), int(left + 6) : int(left + 36)]
     assert inside.min(2).mean() > 120  # the whole cell, in inferno's lightest
 
 
@@ -176,10 +209,7 @@ def test_one_scale_is_that_of_the_caption(caption, picture):
     weak[1] /= 2
     halved = type(caption)(**vars(caption) | {"alphas": weak})
     own, one = (
-        [
-            opened(w.value).convert("L")
-            for w in WordView(halved, picture, **how).stepper.pictures
-        ]
+        [frame.convert("L") for frame in layered(WordView(halved, picture, **how))]
         for how in ({}, {"one_scale": True})
     )
     most = [[np.asarray(p).max() for p in frames[1:]] for frames in (own, one)]

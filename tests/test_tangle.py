@@ -31,7 +31,6 @@ kernelspec:
 # where they differ it prints the table as it should be.
 ARROWS = """
 tangle:
-site:
 figures:
 backbone:
 encoder: backbone
@@ -46,7 +45,9 @@ caption_files:
 bleu:
 beam_search:
 files:
+report: files
 scenes: stickers storybook files
+site: storybook scenes
 configuration: encoder caption_files files
 model: encoder decoder recurrence files configuration
 scale: files

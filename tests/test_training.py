@@ -1,5 +1,6 @@
 """Meters, loss, clipping, decay, and one epoch."""
 
+import itertools
 import math
 import time
 
@@ -312,6 +313,25 @@ def test_an_iteration_clips_steps_and_tells():
     for (slope,) in iterations:
         iterations.learn(((slope * weight).sum(), 1))
     assert places == pytest.approx([-0.2, -0.4, -0.6, -0.8])
+
+
+def test_a_line_says_of_how_many_epochs_and_how_long_it_will_take(monkeypatch, capsys):
+    clock = itertools.count(0, 2.0)  # seconds; read three times in an iteration
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    told = {"epochs": 10, "outlook": lambda *done: f"left: {done}"}
+    batches = [[torch.zeros(1)]] * 3
+    for _ in Iterations(batches, [optimizer], 4, print_freq=2, **told):
+        pass
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        "epoch 4 of 10 [2/3]",
+        "epoch 4 of 10 [3/3]",
+    ]
+    assert [line.split("  ")[-1] for line in lines] == [
+        "left: (4.0, 2, 3)",
+        "left: (4.0, 3, 3)",
+    ]
 
 
 def test_iterations_count_what_they_are_told(capsys):

@@ -475,14 +475,18 @@ def _know_addresses(app, config):
     """Take the addresses of the site and of its repository, where there are any."""
     base = os.environ.get("BOOK_URL", "")
     config.html_baseurl = base and base.rstrip("/") + "/"
-    remote = ["git", "-C", app.confdir, "remote", "get-url", "origin"]
+    repository = os.environ.get("BOOK_REPOSITORY") or _origin(app.confdir)
+    if repository:
+        buttons = "use_edit_page_button", "use_repository_button"
+        options = {"repository_url": repository, "repository_branch": "main"}
+        config.html_theme_options |= options | dict.fromkeys(buttons, True)
+
+
+def _origin(folder):
+    command = ["git", "-C", str(folder), "remote", "get-url", "origin"]
     with suppress(OSError):  # no git
-        found = subprocess.run(remote, capture_output=True, text=True).stdout
-        repository = os.environ.get("BOOK_REPOSITORY") or web_address(found.strip())
-        if repository:
-            buttons = "use_edit_page_button", "use_repository_button"
-            options = {"repository_url": repository, "repository_branch": "main"}
-            config.html_theme_options |= options | dict.fromkeys(buttons, True)
+        found = subprocess.run(command, capture_output=True, text=True).stdout
+        return web_address(found.strip())
 
 
 def web_address(remote):

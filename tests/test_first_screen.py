@@ -227,6 +227,7 @@ def small(tmp_path_factory):
         names |= {"html_title": "A book", "html_theme": "sphinx_book_theme"}
         options = [f"-D{name}={value}" for name, value in names.items()]
         environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)} | settings
+        environment["BOOK_SCRIPTS"] = "cdn"
         run = [*command, folder / "out", *options]
         subprocess.run(run, check=True, capture_output=True, env=environment)
         return folder / "out"

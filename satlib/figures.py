@@ -174,7 +174,7 @@ def panels(images, titles=None, alphas=None, columns=6, width=1.8, scale=None):
 NUMBER = re.compile(r"–|[+−-]?\d[\d,.]*(e[+−-]?\d+)?[  ]?%?")
 
 
-def table(header, rows):
+def table(header, rows, caption=""):
     """Return a table as HTML: a header, and rows that begin with their names.
 
     What is no text is shown as `str` does. Raises ValueError where a row is not as
@@ -189,6 +189,8 @@ def table(header, rows):
     head = _row(header, right, ["col"] * len(header))
     body = "".join(_row(row, right, ["row"]) for row in rows)
     parts = f"<thead>{head}</thead><tbody>{body}</tbody>"
+    if caption:
+        parts = f"<caption>{html.escape(showable(caption))}</caption>{parts}"
     return HTML(f'<table class="table">{parts}</table>')
 
 

@@ -256,22 +256,31 @@ def outcome(captioner, scenes, references):
 
 
 # chapters/grounding.md: What it takes
-def summary(rows, seed=28):
+def interval(values, images, seed=28):
+    """Return the ends of the 95 % interval of a mean, as a list.
+
+    By 1,000 bootstrap samples of the `images`, of which each value has one's number,
+    each with all its values (Efron, 1979).
+    """
+    _, image = np.unique(images, return_inverse=True)
+    counts, sums = np.bincount(image), np.bincount(image, values)
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(1000, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    return np.quantile(means, [0.025, 0.975]).tolist()
+
+
+def summary(rows):
     """Return the means of `deletion`'s rows, and their gap: random minus attended.
 
-    `interval` holds the ends of the gap's 95 % interval, by 1,000 bootstrap samples of
-    the images, each with all its words (Efron, 1979).
+    `interval` holds the ends of the gap's 95 % interval.
     """
     cases = "before", "attended", "random"
     found = {case: float(np.mean([row[case] for row in rows])) for case in cases}
     gaps = np.array([row["random"] - row["attended"] for row in rows])
-    _, image = np.unique([row["image"] for row in rows], return_inverse=True)
-    counts, sums = np.bincount(image), np.bincount(image, gaps)
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(1000, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    found |= {"images": len(sums), "words": len(gaps), "gap": float(gaps.mean())}
+    images = [row["image"] for row in rows]
+    found |= {"images": len({*images}), "words": len(gaps), "gap": float(gaps.mean())}
     found["attended counts more"] = float((gaps > 0).mean())
-    return found | {"interval": np.quantile(means, [0.025, 0.975]).tolist()}
+    return found | {"interval": interval(gaps, images)}
 
 
 # chapters/grounding.md: What it takes

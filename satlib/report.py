@@ -31,20 +31,6 @@ def framed(figure, alt, caption):
     )
 
 
-# chapters/report.md: What a notebook shows
-def tabulated(rows, heads, caption=""):
-    """Return rows of texts or numbers as an HTML table, with a head for each column."""
-    left = 'style="text-align: left"'
-    parts = [f"<caption {left}>{html.escape(caption)}</caption>"] if caption else []
-    parts.append("<tr>")
-    parts += [f'<th scope="col">{html.escape(head)}</th>' for head in heads]
-    for row in rows:
-        cells = "".join(f"<td>{html.escape(str(value))}</td>" for value in row)
-        parts.append(f"</tr><tr>{cells}")
-    table = f'<table class="dataframe" style="margin: 1em 0">{"".join(parts)}</tr>'
-    return HTML(f'<div style="overflow-x: auto" tabindex="0">{table}</table></div>')
-
-
 # chapters/report.md: Cell by cell
 WITHIN = re.compile(r"\[([^\]]+)\]\((?![a-z]+://)[^)\s]+\)")  # links to pages beside it
 

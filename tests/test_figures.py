@@ -195,6 +195,9 @@ def test_a_table_names_its_columns_and_rows():
         (' style="text-align: right"', "1000"),
         ("", "5"),
     ]
+    assert "<caption" not in html
+    said = table(["of", "share"], [["a", 1]], "a <b> & c").data
+    assert '<table class="table"><caption>a &lt;b&gt; &amp; c</caption><thead>' in said
     for rows in ([["a", 1], ["b"]], [["a"]], [["a", 1, 2]]):
         with pytest.raises(ValueError):
             table(["of", "share"], rows)

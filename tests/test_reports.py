@@ -22,7 +22,7 @@ import satlib
 from satlib.captioner import CaptionChoices
 from satlib.configuration import Config
 from satlib.fit import planned, trial
-from satlib.report import framed, main, of_code, of_text, report, tabulated
+from satlib.report import framed, main, of_code, of_text, report
 from satlib.scenes import draw, make_scene
 from satlib.tangle import ROOT
 
@@ -163,17 +163,6 @@ def test_a_framed_figure_has_a_text_a_caption_and_two_pixels_for_each():
         "JPEG",
         (432, 288),
     )
-
-
-def test_a_table_has_heads_and_escapes_what_it_holds():
-    found = tabulated([["a <b>", 1], ["c", 2.5]], ["caption", "p & q"], "of <x>").data
-    parts = Parts(found)
-    assert [text for path, text in parts.texts if path[-1] == "td" and text] == [
-        *("a <b>", "1", "c", "2.5")
-    ]
-    assert [attrs["scope"] for attrs in parts.of("th")] == ["col", "col"]
-    assert len(parts.of("tr")) == 3 and parts.within("of <x>")[0][-1] == "caption"
-    assert "<caption" not in tabulated([], ["a"]).data
 
 
 def test_a_report_stands_beside_its_notebook_and_asks_nobody(tmp_path):

@@ -60,60 +60,6 @@ function whenNear(places, wake) {
   places.forEach((place) => observer.observe(place));
 }
 
-// Names and states for those who hear the page.
-const SIGNS = { play: "Play", pause: "Pause", stop: "Stop", retweet: "Repeat" };
-
-function nameStepper(stepper) {
-  const all = (what) => [...stepper.querySelectorAll(what)];
-  const called = stepper.querySelector(".widget-hslider .widget-label")?.textContent;
-  const words = all(".widget-toggle-button"), labels = words.map((w) => w.textContent);
-  const pressed = words.findIndex((word) => word.classList.contains("mod-active"));
-  for (const handle of all("[role=slider]")) {
-    handle.setAttribute("aria-label", called);
-    handle.setAttribute("aria-valuetext", labels[pressed] ?? "");
-  }
-  for (const group of all(".widget-toggle-buttons")) {
-    group.setAttribute("aria-label", called);
-  }
-  const whole = /picture|photograph/.test(labels[0]);  // the first is it without a map
-  const about = (label, n) => whole
-    ? (n ? `the picture, map of the ${called}: ${label}` : label.replace(/^(?!the )/, "the "))
-    : `${called}: ${label}`;
-  for (const layer of all("img.widget-image")) layer.alt = "";
-  const top = all("img.widget-image").at(-1);  // of the stack, which holds but one
-  if (top && pressed >= 0) top.alt = about(labels[pressed], pressed);
-}
-
-function nameControls() {
-  for (const group of document.querySelectorAll(".widget-toggle-buttons")) {
-    group.setAttribute("role", "group");
-    if (!group.closest(".stepper")) group.setAttribute("aria-label", "picture");
-    for (const button of group.querySelectorAll("button")) {
-      button.setAttribute("aria-pressed", button.classList.contains("mod-active"));
-    }
-  }
-  for (const picture of document.querySelectorAll("img.widget-image")) {
-    const place = [...picture.parentElement.children].indexOf(picture) + 1;
-    if (!picture.closest(".stepper")) picture.alt = `picture ${place}`;
-  }
-  for (const button of document.querySelectorAll(".widget-play button")) {
-    const sign = Object.keys(SIGNS).find((sign) => button.querySelector(`.fa-${sign}`));
-    button.setAttribute("aria-label", SIGNS[sign]);
-  }
-  document.querySelectorAll(".stepper").forEach(nameStepper);
-}
-
-function keepNames() {
-  let waiting = false;
-  new MutationObserver(() => {
-    if (waiting) return;
-    waiting = true;
-    requestAnimationFrame(() => { waiting = false; nameControls(); });
-  }).observe(document.body, {
-    subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["class"],
-  });
-}
-
 window.addEventListener("load", () => {
   const views = [...document.querySelectorAll(VIEW)];
   const places = views.map((view) => view.closest(".cell_output"));
@@ -121,10 +67,7 @@ window.addEventListener("load", () => {
     places.forEach((place) => place.addEventListener(touch, fetchPictures));
   }
   const plainly = () => {};  // what stands in the page stays
-  if (places.length) {
-    keepNames();
-    whenNear(places, () => wakeWidgets().catch(plainly));
-  }
+  if (places.length) whenNear(places, () => wakeWidgets().catch(plainly));
   if (document.querySelector(".math")) {
     setFormulas().then(withoutHub, plainly);
     withoutHub();

@@ -308,9 +308,9 @@ def print_table(rows):
 
 # chapters/speed.md: Everything, at the textbook's sizes
 def limits(found):
-    """Return rows: what, how many times the textbook's form takes as long as each of
+    """Return rows: what, how many times as long as ours the textbook's form takes.
 
-    ours, ours in bfloat16, and the matrix products of ours alone.
+    And the same, in the place of ours, for each of `OTHERS`.
     """
     measured = {
         "training step": (found["training"], "shared operations"),

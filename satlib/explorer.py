@@ -225,6 +225,20 @@ THUMBNAILS = """
 .photographs button.widget-toggle-button.jupyter-button.mod-active {
   outline: 3px solid var(--jp-brand-color1); outline-offset: -1px; }
 """
+PRESSED = """((style) => {
+const box = style.closest(".widget-vbox");
+const update = () => {
+  const group = box.querySelector(".photographs");
+  group?.setAttribute("role", "group");
+  group?.setAttribute("aria-label", "photographs");
+  for (const button of group?.querySelectorAll("button") ?? []) {
+    button.setAttribute("aria-pressed", button.classList.contains("mod-active"));
+  }
+};
+const changes = {subtree: true, childList: true, attributeFilter: ["class"]};
+new MutationObserver(update).observe(box, changes);
+update();
+})(this)"""
 
 
 class Photographs(ipywidgets.VBox):
@@ -247,7 +261,8 @@ class Photographs(ipywidgets.VBox):
             f"{{ background-image: url(data:image/jpeg;base64,{small}) !important; }}"
             for n, small in enumerate(self.small, 1)
         )
-        self.style.value = f"<style>{THUMBNAILS}{''.join(rules)}</style>"
+        style = f'<style onload="{html.escape(PRESSED)}">'
+        self.style.value = f"{style}{THUMBNAILS}{''.join(rules)}</style>"
         self.choice.options = [f"photograph {n + 1}" for n in range(len(self.small))]
         self.choice.index = before
         self.layout.display = None if len(self.small) > 1 else "none"
@@ -359,7 +374,7 @@ def explore(
     images: Iterable,
     beam_size: int = 5,
     side_by_side: bool = False,
-    names: Iterable[str] = (),
+    names: list[str] | None = None,
 ) -> Explorer:
     """Caption photographs and return an `Explorer` of the maps.
 
@@ -375,7 +390,7 @@ def explore(
         raise ValueError(f"{problem}; load_captioner(path) opens a checkpoint")
     count = len(captioners)
     numbered = [f"captioner {n}" for n in range(1, count + 1)] if count > 1 else [""]
-    names = list(names) or numbered
+    names = list(names or numbered)
     if len(names) != count:
         raise ValueError(f"{len(names)} names for {count} captioners")
     images = list(images) if isinstance(images, Iterator) else images

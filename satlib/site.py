@@ -506,16 +506,20 @@ def _offer_notebook(app, pagename, templatename, context, doctree):
 
 
 # chapters/site.md: What a page says of itself
-def _name_folds(app, pagename, templatename, context, doctree):
+MISNAMED = re.compile(
+    '(<summary) aria-label="Toggle hidden content"|(<div) role="list"(?= class="cit)'
+)
+
+
+def _correct_names(app, pagename, templatename, context, doctree):
     if "body" in context:
-        fold = '<summary aria-label="Toggle hidden content">'
-        context["body"] = context["body"].replace(fold, "<summary>")
+        context["body"] = MISNAMED.sub(r"\1\2", context["body"])
 
 
 def _furnish(app):
     """Give the pages their heads, downloads and names."""
     app.connect("config-inited", _know_addresses)
-    for furnish in (_describe, _offer_notebook, _name_folds):
+    for furnish in (_describe, _offer_notebook, _correct_names):
         app.connect("html-page-context", furnish, priority=400)  # before the theme
     app.connect("build-finished", _finish, priority=400)  # before the table of contents
 

@@ -26,7 +26,8 @@ SMALL = {"attention_dim": 16, "embed_dim": 12, "decoder_dim": 24, "batch_size": 
 SMALL |= {"min_freq": 0, "image_size": 64, "max_images": 8, "epochs": 2}
 TRIED = {  # where each choice is tried: here, or in the file of tests named
     "test_configuration": ["dataset", "captions", "images", "encoder"],
-    "test_fit": ["fine_tune", "length_power", "self_critical_epochs", "concept_epochs"],
+    "test_fit": ["fine_tune", "length_power", "self_critical_epochs", "concept_epochs"]
+    + ["matmul_precision"],
     "nowhere but in train.md": ["beam_size"],
 }
 
@@ -189,11 +190,13 @@ def test_the_size_of_the_images(trained):
 def test_the_stage_and_the_stride_of_the_encoder(trained):
     """Cells of 32 or 16 pixels in the last grid, and of 16 in stage 5."""
     runs = [trained(), trained(stage=5, epochs=1), trained(output_stride=16, epochs=1)]
+    runs.append(trained(output_stride=16, look_stage=5, epochs=1))
     shapes = [shape_of(run, "TRAIN_CELLS", "cells") for run in runs]
-    assert shapes == [(8, 4, 1280), (8, 16, 112), (8, 16, 1280)]
+    assert shapes == [(8, 4, 1280), (8, 16, 112), (8, 16, 1280), (8, 16, 1392)]
     encoders = [load_captioner(run.best).encoder for run in runs]
-    assert [e.encoder_dim for e in encoders] == [1280, 112, 1280]
-    assert [e.pool.shape[1] for e in encoders] == [4, 16, 16]
+    assert [e.encoder_dim for e in encoders] == [1280, 112, 1280, 1392]
+    assert [e.pool.shape[1] for e in encoders] == [4, 16, 16, 16]
+    assert weights(runs[-1])["attention.encoder_att.weight"].shape[1] == 112
 
 
 def test_the_sizes_of_the_decoder(trained):

@@ -20,6 +20,7 @@ from satlib.grounding import (
     deletion,
     grade,
     grade_captions,
+    interval,
     mark_cells,
     mean_of,
     named_cells,
@@ -313,11 +314,8 @@ def test_words_of_one_image_are_no_independent_evidence():
 
 def test_an_interval_is_the_same_each_time():
     values = np.random.default_rng(0).random(40).tolist()
-    rows = [
-        {"image": n, "word": "x", "before": 1.0, "attended": value, "random": 1.0}
-        for n, value in enumerate(values)
-    ]
-    assert summary(rows) == summary(rows) != summary(rows, seed=1)
+    of = values, range(40)
+    assert interval(*of) == interval(*of) != interval(*of, seed=1)
 
 
 @pytest.fixture(scope="module")

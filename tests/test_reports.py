@@ -273,7 +273,7 @@ def test_a_report_shows_the_sheet_and_then_each_photograph_with_its_text(
         assert ["html", "main", "div", "figure", "figcaption"] in parts.within(
             f"{name}: {sentence}"
         )
-        assert any(path[-1] == "td" for path in parts.within(sentence))
+        assert any(path[-1] == "th" for path in parts.within(sentence))
     assert any("broken.jpg" in text for path, text in parts.texts if path[-1] == "pre")
 
 

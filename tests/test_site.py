@@ -591,6 +591,8 @@ def test_no_page_is_heavy_or_asks_for_what_it_does_not_use(chromium):
     heavy, idle = {}, {}
     with served(html) as address:
         for path in sorted((html / "chapters").glob("*.html")):
+            if 'http-equiv="refresh"' in path.read_text():  # a page that has moved
+                continue
             context = chromium.new_context(viewport={"width": 1280, "height": 900})
             tab = context.new_page()
             sizes = weights(tab, f"{address}/chapters/{path.name}")

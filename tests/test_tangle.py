@@ -70,7 +70,7 @@ speed: encoder decoder beam_search files scenes training benchmark photographs d
 grounding: bleu files scenes configuration model validation learner fit captioner
 card: caption_files bleu files model captioner grounding
 ablation: files configuration fit captioner card
-phrases: files model grounding captioner card
+phrases: files model captioner grounding card
 """
 INIT = {"__version__"}  # what may be imported from satlib itself
 MODULES = sorted(path.stem for path in tangle.ROOT.glob("satlib/[a-z]*.py"))

@@ -1,9 +1,14 @@
 """A tiny captioned world for tests: flat pictures, captions that name the colour."""
 
 import os
+import re
 import shutil
+import subprocess
+import sys
+import textwrap
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only wait
 
@@ -18,9 +23,11 @@ from satlib.decoder import Decoder  # noqa: E402
 from satlib.encoder import Encoder, build_encoder  # noqa: E402
 from satlib.fit import fit  # noqa: E402
 from satlib.scenes import draw, make_scene  # noqa: E402
+from satlib.tangle import ROOT  # noqa: E402
 from satlib.training import caption_loss  # noqa: E402
 
 TRIED = pytest.StashKey()
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def pytest_configure(config):
@@ -248,3 +255,32 @@ def copied(done, tmp_path):
     """The same run in a folder of its own, to be spoilt: (configuration, folder)."""
     shutil.copytree(done.output, tmp_path / "run")
     return replace(done, output=str(tmp_path / "run")), tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser without a window."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()
+
+
+def small_book(folder, page, **scripts):
+    """Build a book of one page in a folder, as ours is built; return the page."""
+    page = textwrap.dedent(page).replace("TESTS", repr(str(ROOT / "tests")))
+    (folder / "page.md").write_text(page)
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: page\n")
+    config = (ROOT / "_config.yml").read_text()
+    config = re.sub(r"\bchapters/(?=_|references)", f"{ROOT}/chapters/", config)
+    (folder / "_config.yml").write_text(config)
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", folder]
+    chosen = {key: value for key, value in os.environ.items() if key != "BOOK_SCRIPTS"}
+    how = {"capture_output": True, "text": True, "timeout": 250}
+    run = subprocess.run(command, env=chosen | scripts, **how)
+    path = folder / "_build/html/page.html"
+    assert path.exists(), run.stdout + run.stderr
+    return path

@@ -2,23 +2,20 @@
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
 import sys
-import textwrap
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
+from conftest import CHROMIUM, small_book
 from PIL import Image
 
 from satlib.tangle import ROOT
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.skipif(
         not (CHROMIUM and shutil.which("npm")), reason="needs chromium and npm"
@@ -57,36 +54,7 @@ PAGE = """\
 def path(tmp_path_factory):
     """A page with two explorers, built with its scripts from npm."""
     folder = tmp_path_factory.mktemp("book")
-    (folder / "page.md").write_text(
-        textwrap.dedent(PAGE).replace("TESTS", repr(str(ROOT / "tests")))
-    )
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: page\n")
-    config = (ROOT / "_config.yml").read_text()
-    config = re.sub(r"\bchapters/(?=_|references)", f"{ROOT}/chapters/", config)
-    (folder / "_config.yml").write_text(config)
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", folder]
-    run = subprocess.run(
-        command,
-        env=os.environ | {"BOOK_SCRIPTS": "npm"},
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    path = folder / "_build/html/page.html"
-    assert path.exists(), run.stdout + run.stderr
-    return path
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
+    return small_book(folder, PAGE, BOOK_SCRIPTS="npm")
 
 
 @contextmanager

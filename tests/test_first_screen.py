@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -12,14 +11,13 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 import yaml
-from conftest import SENTENCES
+from conftest import CHROMIUM, SENTENCES
 from PIL import Image
 
 from satlib.maps import exhibit, showcase, veil
 from satlib.site import COVER, cover, web_address
 from satlib.tangle import ROOT
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SITE = ROOT / "_build" / "html"
 in_browser = pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
 of_the_site = pytest.mark.skipif(
@@ -64,17 +62,6 @@ def page(captioner, pictures, tmp_path_factory):
     html = showcase(*[exhibit(*parts) for parts in shown])
     path.write_text(f'<!doctype html><html lang="en"><title>x</title>{html}</html>')
     return path
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

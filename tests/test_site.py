@@ -1,12 +1,8 @@
 """Pages with widgets and formulas in a real browser, with their scripts and without."""
 
 import gzip
-import os
 import re
 import shutil
-import subprocess
-import sys
-import textwrap
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -15,11 +11,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pytest
+from conftest import CHROMIUM, small_book
 
 from satlib import site
 from satlib.tangle import ROOT
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.skipif(
         not (CHROMIUM and shutil.which("npm")), reason="needs chromium and npm"
@@ -67,29 +63,11 @@ PAGE = """\
 """
 
 
-def build(folder, scripts):
-    """Build a small book in a folder; return its only page."""
-    page = textwrap.dedent(PAGE).replace("TESTS", repr(str(ROOT / "tests")))
-    (folder / "page.md").write_text(page.replace("{HERE}", str(folder)))
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: page\n")
-    config = (ROOT / "_config.yml").read_text()
-    config = re.sub(r"\bchapters/(?=_|references)", f"{ROOT}/chapters/", config)
-    (folder / "_config.yml").write_text(config)
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", folder]
-    chosen = {key: value for key, value in os.environ.items() if key != "BOOK_SCRIPTS"}
-    run = subprocess.run(
-        command, env=chosen | scripts, capture_output=True, text=True, timeout=250
-    )
-    path = folder / "_build/html/page.html"
-    assert path.exists(), run.stdout + run.stderr
-    return path
-
-
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
     """The folder of a small book, built as it is by default: with scripts from npm."""
     folder = tmp_path_factory.mktemp("book")
-    build(folder, {})
+    small_book(folder, PAGE.replace("{HERE}", str(folder)))
     return folder
 
 
@@ -97,20 +75,8 @@ def book(tmp_path_factory):
 def public(tmp_path_factory):
     """The folder of a small book that takes its scripts from the public server."""
     folder = tmp_path_factory.mktemp("public")
-    build(folder, {"BOOK_SCRIPTS": "cdn"})
+    small_book(folder, PAGE.replace("{HERE}", str(folder)), BOOK_SCRIPTS="cdn")
     return folder
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
 
 
 class Handler(SimpleHTTPRequestHandler):

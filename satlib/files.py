@@ -210,6 +210,11 @@ def _holder(lock):
     return {}
 
 
+def _inode(path):
+    with suppress(FileNotFoundError):
+        return path.stat().st_ino
+
+
 def _lives(lock, holder):
     if not holder:
         return False
@@ -217,8 +222,7 @@ def _lives(lock, holder):
     found = begun(int(pid)) if machine == MACHINE else ""
     if found not in (start, ""):
         return False
-    here = lock.exists() and lock.stat().st_ino == holder["inode"]
-    return (found == start and here) or _beats(lock)
+    return (found == start and _inode(lock) == holder["inode"]) or _beats(lock)
 
 
 # chapters/files.md: One run at a time

@@ -216,6 +216,13 @@ def test_many_who_take_over_at_once(tmp_path, monkeypatch):
     assert len(ended) == 8 and max(most) == 1 and not [*tmp_path.iterdir()]
 
 
+def test_a_lock_that_vanishes_while_it_is_judged(tmp_path, monkeypatch):
+    """Another run took it away after one look at it: its holder has gone, no error."""
+    gone, holder = tmp_path / LOCK, {"owner": files.owner(), "inode": 1}
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    assert not files._lives(gone, holder)
+
+
 def test_a_zombie_is_dead(monkeypatch):
     """A killed process whose parent has not heard of it yet: counts as dead."""
     assert files.begun(os.getpid()) == MINE[2]

@@ -9,7 +9,13 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from satlib.scale import parallel, total
-from satlib.training import AverageMeter, Joined, check_number, mixed_precision
+from satlib.training import (
+    AverageMeter,
+    Joined,
+    check_number,
+    mixed_precision,
+    quick_encoding,
+)
 
 
 # chapters/concepts.md: The targets
@@ -69,7 +75,8 @@ def train_concepts(iterations, encoder, concepts, word_map):
     """Train encoder and `Concepts` for one epoch; return the mean loss and times."""
     model = parallel(Joined(encoder, concepts))
     for batch in iterations:
-        with mixed_precision(iterations.device):
+        device = iterations.device
+        with mixed_precision(device), quick_encoding(device):
             loss = loss_of(batch, model, word_map)
         iterations.learn((loss, len(batch[0])))
         iterations.count(len(batch[0]), concept_loss=loss.item())

@@ -122,7 +122,8 @@ def encode(encoder, batch):
     if encoder is None:
         return batch.float()
     images = batch.dtype == torch.uint8
-    return encoder(batch) if images else encoder.finish(batch.float())
+    with quick_encoding(batch.device):
+        return encoder(batch) if images else encoder.finish(batch.float())
 
 
 # chapters/training.md: One epoch
@@ -155,6 +156,14 @@ def multiplying(precision):
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+# chapters/training.md: One epoch
+def quick_encoding(device):
+    """Return the context in which an encoder that learns on a CPU may use bfloat16."""
+    medium = torch.get_float32_matmul_precision() == "medium"
+    able = device.type == "cpu" and medium and torch.is_grad_enabled()
+    return torch.autocast("cpu", torch.bfloat16, enabled=able)
 
 
 # chapters/training.md: One epoch

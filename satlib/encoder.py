@@ -148,7 +148,7 @@ class Encoder(Backbone):
         digest = hashlib.sha256(f"{self.name} {self.image_size} {frozen}".encode())
         for key, tensor in state.items():
             digest.update(f"{key} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.cpu().contiguous().numpy())
+            digest.update((tensor.cpu() + 0).contiguous().numpy())  # no -0
         return digest.hexdigest()
 
 

@@ -407,3 +407,15 @@ def test_a_stage_to_look_with_must_fit(stage, stride, look):
 def test_a_stride_that_is_not_there_is_refused(name, stride):
     with pytest.raises(ValueError, match=f"output_stride={stride} of {name}"):
         small(name, output_stride=stride)
+
+
+def test_a_negative_zero_is_the_same_weight():
+    """An average of equal weights turns -0 into 0; what is cached is still its own."""
+    encoder = build_encoder(image_size=64)
+    weight = next(encoder.parameters())
+    weight.data[0, 0, 0, 0] = 0.0
+    before = encoder.fingerprint()
+    weight.data[0, 0, 0, 0] = -0.0
+    assert encoder.fingerprint() == before
+    weight.data[0, 0, 0, 0] = 1.0
+    assert encoder.fingerprint() != before

@@ -83,14 +83,17 @@ class Decoder(nn.Module):
         """Return E y, what a step takes of words (R,): (R, E)."""
         return self.embedding(words)
 
-    def step(self, words, hidden, cell_state, memory, image):
+    def step(self, words, hidden, cell_state, memory, image, alpha=None):
         """Take one step: equation (decoder-step).
 
         Takes R rows, image by image: word vectors (R, E), the state (R, H), (R, H) and
-        the number of the `image` (R,) that each looks at. Returns the new hidden and
-        cell state, alpha (R, P) and the gate (R, D).
+        the number of the `image` (R,) that each looks at. With `alpha` (R, P) it looks
+        where it is told. Returns the new hidden and cell state, alpha and the gate
+        (R, D).
         """
-        alpha = self.attention.alpha(memory.keys[image], self.attention.query(hidden))
+        if alpha is None:
+            query = self.attention.query(hidden)
+            alpha = self.attention.alpha(memory.keys[image], query)  # (R, P)
         context = self.attention.context(alpha, memory.regions[image])  # (R, D)
         gate = torch.sigmoid(self.f_beta(hidden))  # (R, D)
         inputs = torch.cat([words, gate * context], dim=1)  # (R, E + D)

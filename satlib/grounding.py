@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from satlib.beam_search import speakable
 from satlib.bleu import corpus_bleu
 from satlib.captioner import Captioner, load_captioner
 from satlib.configuration import Config, folders
@@ -102,31 +103,39 @@ def mean_of(rows, measure, **chosen):
 
 
 # chapters/grounding.md: Take it away
-def blank(cells, weights):
-    """Return cells (C, D) T times, the heaviest tenth turned into the mean: (T, C, D).
+def blank(cells, weights, count=None):
+    """Return cells (C, D) T times, the heaviest turned into the mean: (T, C, D).
 
-    Row t of `weights` (T, C) says which cells are the heaviest in copy t.
+    Row t of `weights` (T, C) says which cells are the heaviest in copy t; they are
+    `count`, or a tenth of all.
     """
-    count = max(1, round(weights.shape[1] / 10))
+    count = count or max(1, round(weights.shape[1] / 10))
     top = weights.topk(count).indices
     gone = torch.zeros_like(weights, dtype=torch.bool).scatter_(1, top, True)
     return torch.where(gone.unsqueeze(2), cells.mean(0), cells)
 
 
 @torch.no_grad()
-def word_probabilities(captioner, cells, words):
-    """Return, as an array (T,), how probable image t makes word t after those before.
+def word_probabilities(captioner, cells, words, places):
+    """Return how probable image k makes the word at places[k], as an array (K,).
 
-    `cells` (T, C, D) holds an image for each of the T `words`.
+    `cells` (K, C, D) holds the images; each is read the `words` of a caption, and the
+    probability is that of a word after those before it.
     """
     ids = [captioner.word_map[word] for word in words]
     row = [captioner.word_map["<start>"], *ids, captioner.word_map["<end>"]]
-    rows = torch.tensor([row] * len(ids), device=cells.device)
-    lengths = torch.full((len(ids),), len(row), device=cells.device)
+    rows = torch.tensor([row] * len(cells), device=cells.device)
+    lengths = torch.full((len(cells),), len(row), device=cells.device)
     decoded = captioner.decoder(cells, rows, lengths)
-    scores = decoded.scores.unflatten(0, (len(row) - 1, len(ids)))  # (T + 1, T, V)
-    t = torch.arange(len(ids))
-    return scores.softmax(2)[t, t, ids].cpu().numpy()
+    scores = decoded.scores.unflatten(0, (len(row) - 1, len(cells)))  # (T + 1, K, V)
+    of_words = [ids[place] for place in places]
+    return scores.softmax(2)[places, range(len(cells)), of_words].cpu().numpy()
+
+
+def on_cells(decoder, alphas):
+    """Return maps (T, rows, columns) as weights of the encoder's cells: (T, C)."""
+    weights = torch.from_numpy(alphas).flatten(1)
+    return weights if decoder.pool is None else weights @ decoder.pool.cpu()
 
 
 # chapters/grounding.md: Take it away
@@ -137,15 +146,14 @@ def lost(captioner, image, caption, generator):
     the tenth with most weight, or without a random tenth drawn by `generator`.
     """
     cells = captioner.look([image])[0]
-    weights = torch.from_numpy(caption.alphas).flatten(1)
-    if captioner.decoder.pool is not None:
-        weights = weights @ captioner.decoder.pool.cpu()
+    weights = on_cells(captioner.decoder, caption.alphas)
     chance = torch.rand(weights.shape, generator=generator)
     cases = {"before": cells.expand(len(weights), -1, -1)}
     cases["attended"] = blank(cells, weights.to(cells.device))
     cases["random"] = blank(cells, chance.to(cells.device))
+    words, places = caption.words, range(len(weights))
     return {
-        name: word_probabilities(captioner, case, caption.words)
+        name: word_probabilities(captioner, case, words, places)
         for name, case in cases.items()
     }
 
@@ -167,6 +175,80 @@ def deletion(captioner, images, captions, seed=28):
             | {case: float(p[t]) for case, p in found.items()}
             for t, word in enumerate(caption.words)
         ]
+    return rows
+
+
+# chapters/grounding.md: Hold the gaze
+@torch.no_grad()
+def held(captioner, cells, words, place, looks=None, steps=1):
+    """List the most probable words at a `place` of a caption, the gaze held on `looks`.
+
+    There is one for each of `looks` (K, 14, 14), maps over which the gaze is spread in
+    the last `steps` steps; without them, the one by the model's own looks. `cells`
+    (1, C, D) are the image's; the `words` before the place are read to the model.
+    """
+    decoder, numbers, device = captioner.decoder, captioner.word_map, cells.device
+    ids = [numbers[word] for word in ("<start>", *words[:place])]
+    vectors = decoder.vectors(torch.tensor(ids, device=device)).split(1)
+    memory, image = decoder.remember(cells), torch.zeros(1, dtype=int, device=device)
+    state, free = decoder.start(cells), max(len(ids) - steps, 0)
+    for vector in vectors[:free]:
+        *state, _, _ = decoder.step(vector, *state, memory, image)
+    alpha, count = None, 1
+    if looks is not None:
+        alpha = torch.tensor(np.array(looks), device=device).flatten(1)  # (K, P)
+        alpha, count = (alpha / alpha.sum(1, keepdim=True)).to(cells.dtype), len(looks)
+    state, image = [s.expand(count, -1) for s in state], image.expand(count)
+    for vector in vectors[free:]:
+        vector = vector.expand(count, -1)
+        *state, _, _ = decoder.step(vector, *state, memory, image, alpha)
+    scores = speakable(decoder.fc(state[0]), numbers, first=place == 0)
+    words_of = {number: word for word, number in numbers.items()}
+    return [words_of[number] for number in scores.argmax(1).tolist()]
+
+
+# chapters/grounding.md: Hold the gaze
+CASES = {  # on the thing itself or not, and for how many words
+    "the thing itself": (True, 1),
+    "another thing": (False, 1),
+    "another thing, from two words before": (False, 3),
+}
+
+
+def gaze(captioner, cells, words, place, things):
+    """Hold the gaze on things at a `place` of a caption; return a dict for each.
+
+    `things` lists pairs: a map (14, 14) that marks the thing, and its names. The `case`
+    is one of `CASES`: the first thing is the one that the word names. `changed` is 1
+    where the most probable word is another than by the model's own looks, `named` is 1
+    where it is one of the names.
+    """
+    rows, (own,) = [], held(captioner, cells, words, place)
+    for case, (itself, steps) in CASES.items():
+        marked = things[:1] if itself else things[1:]
+        looks = [look for look, _ in marked]
+        said = held(captioner, cells, words, place, looks, steps) if looks else []
+        for word, (_, names) in zip(said, marked, strict=True):
+            found = {"changed": float(word != own), "named": float(word in names)}
+            rows.append({"case": case} | found)
+    return rows
+
+
+# chapters/grounding.md: Hold the gaze
+def gaze_in_scenes(captioner, images, captions, scenes):
+    """Hold the gaze at the nouns of captions; return the dicts of `gaze`."""
+    rows = []
+    for image, caption, scene in zip(images, captions, scenes, strict=True):
+        masks, cells, words = draw(scene)[1], captioner.look([image]), caption.words
+        things = [
+            (mark_cells(mask), {thing.name})
+            for thing, mask in zip(scene.objects, masks, strict=True)
+        ]
+        for place, kind, own in named_cells(words, scene, masks):
+            if kind == "noun":
+                others = [thing for thing in things if words[place] not in thing[1]]
+                marked = [(own, {words[place]}), *others]
+                rows += gaze(captioner, cells, words, place, marked)
     return rows
 
 

@@ -377,7 +377,7 @@ class FastDecoder(Decoder):
         half = cell.weight_ih[:, : vectors.shape[1]]
         return F.linear(vectors, half, cell.bias_ih)
 
-    def step(self, words, hidden, cell_state, memory, image):
+    def step(self, words, hidden, cell_state, memory, image, alpha=None):
         """Take a step: `Decoder.step`, with the layers of the memory."""
         layers = memory if isinstance(memory, SharedMemory) else self
-        return Decoder.step(layers, words, hidden, cell_state, memory, image)
+        return Decoder.step(layers, words, hidden, cell_state, memory, image, alpha)

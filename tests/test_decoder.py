@@ -80,6 +80,22 @@ def test_it_looks_with_the_first_numbers_and_reads_all():
     assert not torch.equal(keys[0], moved)
 
 
+def test_it_looks_where_it_is_told():
+    decoder, (cells, *_) = a_decoder(pooling_matrix(3, 4)), a_batch()
+    memory, state, image = decoder.remember(cells), decoder.start(cells), [0, 0, 2]
+    state = [s[image] for s in state]
+    step = decoder.vectors(torch.tensor([1, 2, 3])), *state, memory, image
+    alpha = decoder.step(*step)[2]
+    for own, told in zip(decoder.step(*step), decoder.step(*step, alpha), strict=True):
+        assert torch.equal(own, told)
+    one = F.one_hot(torch.tensor([5, 6, 7]), 16).float()
+    hidden, _, given, gate = decoder.step(*step, one)
+    assert given is one
+    seen = (decoder.pool @ cells)[image, [5, 6, 7]]
+    inputs = torch.cat([step[0], gate * seen], dim=1)
+    assert torch.allclose(hidden, decoder.decode_step(inputs, state)[0])
+
+
 def test_gradients_equal_the_textbook():
     pool = pooling_matrix(3, 4).double()
     decoder = a_decoder(pool, torch.float64)

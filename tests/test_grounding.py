@@ -18,12 +18,16 @@ from satlib.grounding import (
     Variant,
     blank,
     deletion,
+    gaze,
+    gaze_in_scenes,
     grade,
     grade_captions,
+    held,
     interval,
     mark_cells,
     mean_of,
     named_cells,
+    on_cells,
     open_variant,
     outcome,
     rivals,
@@ -216,6 +220,9 @@ def test_blank_takes_the_tenth_with_most_weight():
     top = weights.topk(2).indices
     assert changed.gather(1, top).all()
     assert torch.allclose(found[changed], cells.mean(0).expand(8, 3))
+    changed = (blank(cells, weights, 7) != cells).any(2)
+    assert (changed.sum(1) == 7).all()
+    assert changed.gather(1, weights.topk(7).indices).all()
 
 
 def test_word_probabilities_are_those_of_the_search(captioner):
@@ -223,7 +230,9 @@ def test_word_probabilities_are_those_of_the_search(captioner):
     caption = captioner.caption([picture], beam_size=1)[0]
     words = caption.words[:6]
     cells = captioner.look([picture])[0].expand(len(words), -1, -1)
-    found = word_probabilities(captioner, cells, words)
+    found = word_probabilities(captioner, cells, words, range(len(words)))
+    again = word_probabilities(captioner, cells[:3], words, [2, 0, 2])
+    np.testing.assert_allclose(again, found[[2, 0, 2]], rtol=1e-5)
     for p, log_prob in zip(found, caption.word_log_probs, strict=False):
         assert 0 < p <= np.exp(log_prob) + 1e-5  # the search forbids some words
     with torch.no_grad():
@@ -278,6 +287,104 @@ def test_what_was_looked_at_is_missed_more_than_what_was_not(size, side, spots):
     assert found["attended counts more"] > 0.7 and found["gap"] > 0.6
     again = deletion(captioner, [picture] * 30, [caption] * 30, seed=3)
     assert again == rows != deletion(captioner, [picture] * 30, [caption] * 30, seed=4)
+
+
+def test_maps_over_the_cells_have_all_the_weight():
+    alphas = np.zeros((2, 14, 14), np.float32)
+    alphas[0, 0, 13] = alphas[1, 13, 0] = 1
+    same = on_cells(planted_captioner().decoder, alphas)
+    assert torch.equal(same, torch.from_numpy(alphas).flatten(1))
+    coarse = on_cells(planted_captioner(256).decoder, alphas)
+    assert coarse.shape == (2, 64) and coarse.sum(1).tolist() == pytest.approx([1, 1])
+    assert coarse.argmax(1).tolist() == [7, 56]
+
+
+def spot(*cells):
+    """A map with the same weight, not one in all, at each of the cells."""
+    look = np.zeros((14, 14))
+    for cell in cells:
+        look[cell] = 3
+    return look
+
+
+def test_a_gaze_that_is_held_sees_only_that_place(planted):
+    """By the captioner that says "a" where it sees nothing."""
+    cells, words = planted.look([spotted()]), ["red", "blue"]
+    looks = [spot(RED), spot((0, 0)), spot(BLUE)]
+    assert held(planted, cells, words, 0) == ["red"]
+    assert held(planted, cells, words, 1) == ["blue"]
+    assert held(planted, cells, words, 0, looks) == ["red", "a", "red"]
+    assert held(planted, cells, words, 1, looks) == ["blue", "a", "blue"]
+    assert held(planted, cells, words, 1, looks, steps=9) == ["blue", "a", "blue"]
+
+
+@torch.no_grad()
+def told_step_by_step(captioner, cells, words, place, look, steps):
+    decoder, image = captioner.decoder, torch.zeros(1, dtype=int, device=cells.device)
+    memory, state = decoder.remember(cells), decoder.start(cells)
+    alpha = torch.from_numpy(look / look.sum()).float().view(1, -1).to(cells.device)
+    read = ["<start>", *words[:place]]
+    for t, word in enumerate(read):
+        vector = decoder.vectors(image + captioner.word_map[word])
+        told = alpha if t >= len(read) - steps else None
+        *state, _, _ = decoder.step(vector, *state, memory, image, told)
+    scores = decoder.fc(state[0])[0]
+    for token in ("<pad>", "<start>", "<unk>"):
+        scores[captioner.word_map[token]] = -torch.inf
+    names = {number: word for word, number in captioner.word_map.items()}
+    return names[scores.argmax().item()]
+
+
+def test_the_gaze_is_held_for_the_last_steps_only(captioner, pictures):
+    cells = captioner.look(pictures[2:])
+    words = ["a", "red", "cat", "and", "a", "blue", "ball"]
+    corners = [spot(cell) for cell in ((0, 0), (0, 13), (13, 0), (7, 7), (10, 5))]
+    outcomes = []
+    for place in (1, 2, 5, 6):
+        for steps in (1, 3, 20):
+            found = held(captioner, cells, words, place, corners, steps)
+            assert found == [
+                told_step_by_step(captioner, cells, words, place, look, steps)
+                for look in corners
+            ]
+            outcomes.append(found)
+    assert len({*map(tuple, outcomes)}) > 3
+
+
+def test_what_came_of_a_gaze(planted):
+    cells, words = planted.look([spotted()]), ["red", "blue"]
+    things = [(spot(BLUE), {"blue"}), (spot((0, 0)), {"a"}), (spot(RED), {"cat"})]
+    rows = gaze(planted, cells, words, 1, things)
+    itself, another, before = grounding.CASES
+    assert rows == [
+        {"case": itself, "changed": 0, "named": 1},
+        {"case": another, "changed": 1, "named": 1},
+        {"case": another, "changed": 0, "named": 0},
+        {"case": before, "changed": 1, "named": 1},
+        {"case": before, "changed": 0, "named": 0},
+    ]
+    assert gaze(planted, cells, words, 1, things[:1]) == rows[:1]
+
+
+def test_in_scenes_the_gaze_is_held_on_each_other_thing(captioner, monkeypatch):
+    scene = make_scene(0)  # a balloon above a house and a tree
+    picture, masks = draw(scene)
+    words = [scene.objects[0].colour, scene.objects[0].name, "and", "house"]
+    asked = []
+
+    def asked_gaze(own, cells, words, place, things):
+        assert own is captioner and cells.shape[0] == 1
+        asked.append((words[place], things))
+        return [{"case": "x"}]
+
+    monkeypatch.setattr(grounding, "gaze", asked_gaze)
+    caption = Caption(words, np.zeros((4, 14, 14)), 0.0, [], [], [], True)
+    assert gaze_in_scenes(captioner, [picture], [caption], [scene]) == [{"case": "x"}]
+    ((noun, things),) = asked
+    names = [thing.name for thing in scene.objects]
+    assert noun == names[0] and [names for _, names in things] == [{n} for n in names]
+    for (look, _), mask in zip(things, masks, strict=True):
+        assert (look == mark_cells(mask)).all()
 
 
 def test_words_that_name_a_thing_are_marked(captioner, pictures):

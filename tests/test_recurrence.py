@@ -219,6 +219,26 @@ def test_the_fast_decoder_equals_the_decoder(pooled, images, per_image, longest,
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-9)
 
 
+@pytest.mark.parametrize("pooled", [True, False])
+def test_the_fast_decoder_looks_where_it_is_told(pooled):
+    pool = pooling_matrix(3, 4).double() if pooled else None
+    plain, fast = two_decoders(pool)
+    cells, image = a_batch(2, 1, 5, seed=3)[0], torch.tensor([0, 1, 1])
+    alpha = torch.rand(3, 16 if pooled else 9, dtype=cells.dtype)
+    ours, theirs = (
+        decoder.step(
+            decoder.vectors(torch.tensor([1, 2, 3])),
+            *(state[image] for state in decoder.start(cells)),
+            decoder.remember(cells),
+            image,
+            alpha,
+        )
+        for decoder in (fast, plain)
+    )
+    assert ours[2] is theirs[2] is alpha
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-9)
+
+
 def test_they_start_with_the_same_weights_and_names():
     torch.manual_seed(5)
     plain = Decoder(6, 5, 7, 12, encoder_dim=10).state_dict()

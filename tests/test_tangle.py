@@ -67,10 +67,11 @@ fit: bleu files scenes configuration model scale training concepts validation
 captioner: beam_search files configuration model photographs
 speed: encoder decoder beam_search files scenes training benchmark photographs dataset
     batches captioner
-grounding: bleu files scenes configuration model validation learner fit captioner
+grounding: bleu beam_search files scenes configuration model validation learner fit
+    captioner
 card: caption_files bleu files model captioner grounding
 ablation: files configuration fit captioner card
-phrases: files model captioner grounding card
+phrases: caption_files files model captioner grounding card
 """
 INIT = {"__version__"}  # what may be imported from satlib itself
 MODULES = sorted(path.stem for path in tangle.ROOT.glob("satlib/[a-z]*.py"))

@@ -581,8 +581,8 @@ def cups(example):
 
 def create_all(folder, *others, splits=None, **options):
     """Write the example's files together with those of other collections."""
-    captions, images = zip((folder / "captions.csv", folder / "images"), *others)
-    given = [*captions], [*images], folder / "out"
+    pairs = [(folder / "captions.csv", folder / "images"), *others]
+    given = [c for c, _ in pairs], [i for _, i in pairs], folder / "out"
     options = OPTIONS | {"max_length": 6, "splits": splits} | options
     create_input_files("example", *given, **options)
     return written(folder)

@@ -300,7 +300,10 @@ class Collection:
 
 
 def read_collection(captions, images, splits, settings, random):
-    """Return a `Collection`, divided by `splits` or by chance, as `split_images`."""
+    """Return a `Collection`, divided by `splits` or by chance, as `split_images`.
+
+    Raises the errors of `create_input_files`, whose arguments these are.
+    """
     if not isinstance(captions, Captions):
         captions = read_captions(captions, settings.tokens)
     images = path_of(images, "images")

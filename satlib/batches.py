@@ -92,12 +92,45 @@ class CaptionDataset(Dataset):
         entries = self.files.read("references", self.split)
         return [entries[number]["file"] for number in numbers]
 
+    def collections(self):
+        """Return the number of each image's collection (N,), from 1 on, as int64."""
+        entries = self.files.read("references", self.split)
+        return torch.tensor([entry.get("collection", 1) for entry in entries])
+
 
 # chapters/batches.md: Mini-batches
 def collate(items):
     """Return items stacked: images (B, …), captions (k·B, L) and lengths (k·B,)."""
     images, captions, lengths = default_collate(items)
     return images, captions.flatten(0, 1), lengths.flatten()
+
+
+# chapters/batches.md: Mini-batches
+def shown(collections, weights):
+    """Return how many images of each collection an epoch shows, at least one if any.
+
+    `collections` (N,) are their numbers, from 1 on. Without `weights` it shows all.
+    """
+    counts = torch.bincount(collections)[1:].tolist()
+    weights = weights or [1] * len(counts)
+    return [max(round(w * n), min(n, 1)) for w, n in zip(weights, counts, strict=False)]
+
+
+def numbers_shown(collections, weights, generator):
+    """List the numbers of the images that an epoch shows, some of them repeatedly."""
+    numbers = []
+    for collection, count in enumerate(shown(collections, weights), 1):
+        own = (collections == collection).nonzero().flatten()
+        own = own[torch.randperm(len(own), generator=generator)].tolist()
+        numbers += [own[i % len(own)] for i in range(count)]
+    return numbers
+
+
+class Shuffled(RandomSampler):
+    """The items of a list in random order."""
+
+    def __iter__(self):
+        return (self.data_source[i] for i in super().__iter__())
 
 
 # chapters/batches.md: Mini-batches
@@ -110,19 +143,23 @@ class Loader(DataLoader):
         return name_all(self.batch_sampler.drawn[number])
 
 
-def batches(dataset, batch_size, seed=None, workers=0, done=0):
+def batches(dataset, batch_size, seed=None, workers=0, done=0, weights=None):
     """Return a `Loader` of mini-batches of `batch_size` images with all their captions.
 
     With a `seed` the order is shuffled, by that seed, and of several processes each has
     its share of each mini-batch, after the first `done`; without, the order is the
-    dataset's, and each process has its share of that.
+    dataset's, and each process has its share of that. With a seed, `weights` say how
+    often an image of each collection comes.
     """
+    numbers = range(len(dataset))
     if seed is None:
-        generator, order = None, share(range(len(dataset)))
-        sampler = Shares(order, batch_size, part=list)
+        generator = None
+        sampler = Shares(share(numbers), batch_size, part=list)
     else:
         generator = torch.Generator().manual_seed(seed)
-        sampler = Shares(RandomSampler(dataset, generator=generator), batch_size, done)
+        if weights:
+            numbers = numbers_shown(dataset.collections(), weights, generator)
+        sampler = Shares(Shuffled(numbers, generator=generator), batch_size, done)
     return Loader(
         dataset,
         batch_sampler=sampler,

@@ -687,6 +687,24 @@ def _splits_in(path):
     raise ValueError(f"{path}: needs a name such as train.txt, one per split")
 
 
+# chapters/caption_files.md: Several collections
+def collections_of(captions, images, splits=None):
+    """List (captions, images, splits) of each collection: of one, if they are no lists.
+
+    One folder of images may serve all. Raises ValueError where lists differ in length.
+    """
+    if not isinstance(captions, list):
+        return [(captions, images, splits)]
+    count = len(captions)
+    images = images if isinstance(images, list) else [images] * count
+    splits = [None] * count if splits is None else splits
+    for name, values in {"images": images, "splits": splits}.items():
+        if not isinstance(values, list) or len(values) != count:
+            problem = f"{name}={values!r}, but captions are a list of {count}"
+            raise ValueError(f"{problem}: give one for each")
+    return [*zip(captions, images, splits, strict=True)]
+
+
 # chapters/caption_files.md: One photograph, spelled in two ways
 def _loosely(name):
     """Return the folders, the stem and the ending of a name, as far as they matter."""

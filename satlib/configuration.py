@@ -8,12 +8,12 @@ import re
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
-from types import ModuleType
-from typing import get_args, get_type_hints
+from types import ModuleType, NoneType
+from typing import get_args, get_origin, get_type_hints
 
 import timm
 
-from satlib.caption_files import TOKENS
+from satlib.caption_files import SPLITS, TOKENS, collections_of
 from satlib.encoder import COLOURS, check_layers
 from satlib.files import (
     ROOT,
@@ -46,12 +46,16 @@ WRITTEN = {
 def checked(name, value, kind, least=None, most=10**9):
     """Return a value as what it must be: of a type, or of a type or None, in limits.
 
-    A number, or None, may be written as text, and a text be a path. Raises ValueError.
+    A number, or None, may be written as text, and a text be a path. Where a list may
+    stand, each item is checked. Raises ValueError.
     """
-    kind, *optional = get_args(kind) or (kind,)
+    kinds = {get_origin(k) or k: k for k in _alternatives(kind)}
     text = value if isinstance(value, str) else ""
-    if optional and (value is None or text.lower() in ("none", "null")):
+    if NoneType in kinds and (value is None or text.lower() in ("none", "null")):
         return None
+    kind = next(iter(kinds))
+    if kind is list or (list in kinds and value and isinstance(value, list)):
+        return _checked_list(name, value, *get_args(kinds[list]), least, most)
     if kind in WRITTEN and WRITTEN[kind].fullmatch(text):
         value = kind(text)
     if not isinstance(value, TYPES[kind]) or isinstance(value, bool) != (kind is bool):
@@ -64,6 +68,18 @@ def checked(name, value, kind, least=None, most=10**9):
     if kind is str and (not value or "\0" in value):
         raise ValueError(f"{name}={value!r}: is empty, or holds a zero byte")
     return value
+
+
+def _alternatives(kind):
+    return (kind,) if get_origin(kind) is list else get_args(kind) or (kind,)
+
+
+def _checked_list(name, value, kind, *limits):
+    if not isinstance(value, list) or not value:
+        how = f'in a file, or with papermill\'s -y "{name}: [1, 2]"'
+        raise ValueError(f"{name} must be a list, {how}, not {value!r}")
+    items = enumerate(value)
+    return [checked(f"{name}[{i}]", item, kind, *limits) for i, item in items]
 
 
 # chapters/configuration.md: The configuration
@@ -93,7 +109,7 @@ def usual(dataset, encoder):
 
 
 # chapters/configuration.md: The configuration
-PATHS = ["captions", "images", "splits", "output"]
+PATHS = ["captions", "images", "splits", "captioner", "output"]
 PRECISIONS = ["highest", "medium"]
 
 
@@ -102,22 +118,26 @@ class Config:
     """The choices of a training run. Raises ValueError where one cannot be right.
 
     For photographs, `captions` is a caption file, `images` a folder, and `splits` the
-    official lists (a folder or file) or None for a random split. The data set "scenes"
-    is drawn, `scenes` pictures of it, and needs none of these. `stage`, `image_size`
-    and `alpha_c` are by default what is `usual`.
+    official lists (a folder or file), the name of one split for all, or None for a
+    random split. Of several collections these are lists, and `weights` has a number for
+    each. `captioner` is a checkpoint to go on from. The data set "scenes" is drawn,
+    `scenes` pictures of it, and needs none of these. `stage`, `image_size` and
+    `alpha_c` are by default what is `usual`.
     """
 
     dataset: str = "scenes"
-    captions: str | None = None
-    images: str | None = None
-    splits: str | None = None
+    captions: str | list[str] | None = None
+    images: str | list[str] | None = None
+    splits: str | list[str | None] | None = None
+    weights: list[float] | None = number(None, 1e-3, 1000)  # of each collection
     scenes: int = number(4000, 10, 100_000)
-    max_images: int | None = number(None, 1)  # in each split
+    max_images: int | None = number(None, 1)  # in each split of each collection
     on_error: str = "raise"  # or "skip": leave out photographs that are broken
     min_freq: int = number(5, 0)  # a word stays if it occurs more often
     caps_per_img: int = number(5, 1, 1000)  # rows of an image; further captions wait
     max_length: int = number(52, 3, 1000)  # places in a row, <start> and <end> too
     tokens: str = "words"  # or "characters", for scripts without spaces
+    captioner: str | None = None  # checkpoint to go on from
     encoder: str = "efficientnet_lite0"
     stage: int | None = number(None, 1, 8)  # of the encoder; 8 is the last grid
     output_stride: int = number(32, 16, 32)  # pixels from cell to cell: 16 or 32
@@ -155,10 +175,10 @@ class Config:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         for name in PATHS:
-            if path := getattr(self, name):
-                object.__setattr__(self, name, os.path.expanduser(path))
+            object.__setattr__(self, name, _expanded(getattr(self, name)))
         _check_data(self)
         _check_output(self.output)
+        _check_captioner(self)
         _check_encoder(self)
 
 
@@ -175,7 +195,15 @@ def _check_data(config):
     check_known("matmul_precision", config.matmul_precision, PRECISIONS)
     check_there("captions", config.captions, ["file"])
     check_there("images", config.images, ["folder"])
-    check_there("splits", config.splits, ["file", "folder"])
+    check_there("splits", config.splits, ["file", "folder"], SPLITS)
+    for name in "images", "splits":
+        value = getattr(config, name)
+        if isinstance(value, list) and not isinstance(config.captions, list):
+            raise ValueError(f"{name}={value} is a list: let captions be one as well")
+    count = len(collections_of(config.captions, config.images, config.splits))
+    if config.weights and len(config.weights) != count:
+        problem = f"weights={config.weights} for {count} caption files"
+        raise ValueError(f"{problem}: give one for each of them")
 
 
 def _check_encoder(config):
@@ -186,12 +214,22 @@ def _check_encoder(config):
 
 
 # chapters/configuration.md: The configuration
-def check_there(name, path, kinds):
-    """Raise a ValueError where a path is given that leads to no "file" or "folder"."""
+def _expanded(path):
+    if isinstance(path, list):
+        return [_expanded(each) for each in path]
+    return path and os.path.expanduser(path)
+
+
+def check_there(name, paths, kinds, words=()):
+    """Raise a ValueError where a path is given that leads to no "file" or "folder".
+
+    There may be one path or a list; one of the `words` is none.
+    """
     there = {"file": os.path.isfile, "folder": os.path.isdir}
-    if path and not any(there[kind](path) for kind in kinds):
-        where = os.path.abspath(path)
-        raise ValueError(f"{name}={path!r}: there is no {' or '.join(kinds)} {where}")
+    for path in paths if isinstance(paths, list) else [paths]:
+        if path and path not in words and not any(there[kind](path) for kind in kinds):
+            what = f"there is no {' or '.join(kinds)} {os.path.abspath(path)}"
+            raise ValueError(f"{name}={path!r}: {what}")
 
 
 def _check_output(output):
@@ -205,6 +243,17 @@ def _check_output(output):
         raise ValueError(f"output={output!r}: {found} is no folder")
     if not os.access(found, os.W_OK | os.X_OK):
         raise ValueError(f"output={output!r}: nothing may be written in {found}")
+
+
+# chapters/configuration.md: The configuration
+def _check_captioner(config):
+    check_there("captioner", path := config.captioner, ["file"])
+    if path and config.dataset == "scenes":
+        raise ValueError("captioner=… goes on with photographs: dataset=… names them")
+    output = config.output and os.path.realpath(config.output)
+    if path and output == os.path.dirname(os.path.realpath(path)):
+        problem = f"captioner={path!r} lies in output={config.output!r}"
+        raise ValueError(f"{problem}, where this run would write; name another output")
 
 
 # chapters/configuration.md: The configuration
@@ -236,14 +285,15 @@ DATA_CHOICES += ["stage", "output_stride", "look_stage", "image_size", "seed"]
 DATA_CHOICES += ["caps_per_img", "max_length", "tokens"]
 FREE_CHOICES = ["epochs", "self_critical_epochs", "stop_after", "beam_size"]
 FREE_CHOICES += ["length_power", "workers", "keep_minutes", "output"]
-PLACES = ["captions", "images", "splits"]  # they count by what lies there
+PLACES = ["captions", "images", "splits", "captioner"]  # they count by what lies there
 
 
 # chapters/configuration.md: Where a run lives
 def folders(config, inputs=None):
     """Return the folder of a run's data files and that of its checkpoints.
 
-    `inputs` are the digests of captions and photographs; drawn scenes need none.
+    `inputs` are the digests of captions, photographs and captioner; drawn scenes need
+    none.
     """
     if config.output:
         return Path(config.output), Path(config.output)
@@ -277,7 +327,8 @@ def check_same_run(checkpoint, config, data, path):
                 "another output, or resume=False to start over"
             )
     if data is not None and checkpoint["data"] != data:
-        names = ", ".join(changes(checkpoint["data"], data))
+        gone = dict.fromkeys(checkpoint["data"])
+        names = ", ".join(changes(checkpoint["data"], gone | data))
         raise ValueError(
             f"{path} is of a run on other data: {names} changed; choose another "
             "output, or resume=False to start over"

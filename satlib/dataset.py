@@ -20,6 +20,7 @@ from satlib.caption_files import (
     SPLITS,
     TOKENS,
     Captions,
+    collections_of,
     file_name,
     match_names,
     path_of,
@@ -78,12 +79,16 @@ def _tell_taken(names, place, found):
 def split_images(names, random, splits=None):
     """Divide file names into {"train": […], "val": […], "test": […]}.
 
-    By official lists `splits` if given (as `read_splits` takes them), else in the order
-    of `random.permutation`, cut at 80 and 90 percent. Warns of an empty split, and of
-    names in the lists that are not in `names`. Raises ValueError if all are empty.
+    By official lists `splits` if given (as `read_splits` takes them), or all into one
+    split that `splits` names; else in the order of `random.permutation`, cut at 80 and
+    90 percent. Warns of an empty split, and of names in the lists that are not in
+    `names`. Raises ValueError if all are empty.
     """
-    n = len(names)
-    if splits:
+    n, expected = len(names), SPLITS
+    if isinstance(splits, str) and splits in SPLITS:
+        rule, expected = f"all of them for {splits}", [splits]
+        parts = {split: names if split == splits else [] for split in SPLITS}
+    elif splits:
         lists = read_splits(splits)
         sizes = [len(lists[split]) for split in SPLITS]
         first = next(chain(*lists.values()), None)
@@ -99,32 +104,37 @@ def split_images(names, random, splits=None):
     if not any(parts.values()):
         begin = f"no image left: {n} images with captions, such as {names[:1]}"
         raise ValueError(f"{begin}, {rule}")
-    for split in SPLITS:
+    for split in expected:
         if not parts[split]:
             warnings.warn(f"no image for {split}: {n} images {rule}", stacklevel=2)
     return parts
 
 
 # chapters/dataset.md: The word map
-def build_word_map(counts, min_freq):
-    """Return word → number, of words used more than `min_freq` times and four more."""
+def build_word_map(counts, min_freq, known=None):
+    """Return word → number, of words used more than `min_freq` times and four more.
+
+    The words of a word map `known` keep their numbers, and the other words follow.
+    """
     words = [word for word, count in counts.items() if count > min_freq]
     tokens = ["<pad>", *words, "<start>", "<end>", "<unk>"]
-    return {token: number for number, token in enumerate(tokens)}
+    tokens = [*sorted(known, key=known.get), *words] if known else tokens
+    return {token: number for number, token in enumerate(dict.fromkeys(tokens))}
 
 
 # chapters/dataset.md: The word map
-def _word_map(source, parts, settings):
+def _word_map(source, parts, settings, known=None):
     splits = SPLITS if settings.vocabulary == "all" else ("train",)
     counts = count_words(source.captions, sum([parts[s] for s in splits], []))
-    ((word, most),) = counts.most_common(1) or [("", 0)]
-    if counts and most <= settings.min_freq:
+    word_map = build_word_map(counts, settings.min_freq, known)
+    if counts and not word_map.keys() & counts.keys():
+        ((word, most),) = counts.most_common(1)
         raise ValueError(
             f"min_freq={settings.min_freq}: no word occurs more often in the captions "
             f"that are counted; the most frequent, {word!r}, occurs {most} times, so "
             f"choose min_freq={most - 1} or less"
         )
-    return build_word_map(counts, settings.min_freq)
+    return word_map
 
 
 # chapters/dataset.md: A caption becomes a row
@@ -275,29 +285,25 @@ def _named_as_files(source, folder):
     return Captions(captions, splits, source.empty)
 
 
-# chapters/dataset.md: First the plan, then the work
+# chapters/dataset.md: Several collections as one
 @dataclass
-class Plan:
-    """What data files will be made of; `parts` are the images' names in each split."""
+class Collection:
+    """Captions, the folder of their photographs, and the names in each split.
 
-    base: str
-    settings: Settings
+    `fitting` has the captions that fit into a row.
+    """
+
     source: Captions
     images: Path
     fitting: dict[str, list]
     parts: dict[str, list]
-    random: np.random.RandomState
-    manifest: dict
 
 
-def plan_files(dataset, captions, images, splits, settings):
-    """Return the `Plan` of data files; nothing is written.
+def read_collection(captions, images, splits, settings, random):
+    """Return a `Collection`, divided by `splits` or by chance, as `split_images`.
 
-    The arguments are those of `create_input_files`. Raises its errors.
+    Raises the errors of `create_input_files`, whose arguments these are.
     """
-    check_name(dataset)
-    base = f"{dataset}_{settings.caps_per_img}_cap_per_img"
-    base += f"_{settings.min_freq}_min_word_freq"
     if not isinstance(captions, Captions):
         captions = read_captions(captions, settings.tokens)
     images = path_of(images, "images")
@@ -305,33 +311,116 @@ def plan_files(dataset, captions, images, splits, settings):
         raise FileNotFoundError(f"{images}: there is no such folder of photographs")
     source = _named_as_files(captions, images)
     fitting = captions_that_fit(source.captions, settings.max_length)
-    random = np.random.RandomState(settings.seed)
     parts = split_images([*fitting], random, splits or source.splits)
     parts = {split: names[: settings.max_images] for split, names in parts.items()}
-    _word_map(source, parts, settings)  # is a word frequent enough?
-    names = sum(parts.values(), [])
-    sizes = file_sizes(images, names, settings.on_error == "skip")
-    if not any(sizes):
-        raise FileNotFoundError(f"{images}: has none of the {len(names)} photographs")
-    pictures = file_digests([images / name for name in names])
-    inputs = {"captions": digest(source.captions), "images": digest([parts, pictures])}
+    return Collection(source, images, fitting, parts)
+
+
+# chapters/dataset.md: Several collections as one
+def merge(collections):
+    """Return several collections as one, and of which each photograph is: {name: 1, …}.
+
+    One alone stays as it is, with {}. Raises ValueError where their folders have none
+    in common, or a photograph belongs to two of them.
+    """
+    if len(collections) == 1:
+        return collections[0], {}
+    root, owner = _common([each.images for each in collections]), {}
+    whole = Collection(Captions({}, None, 0), root, {}, {split: [] for split in SPLITS})
+    for number, each in enumerate(collections, 1):
+        begin = os.path.relpath(os.path.abspath(each.images), root)
+        names = {n: Path(begin, n).as_posix() for n in each.source.captions}
+        if twice := [name for name in names.values() if name in owner]:
+            what = f"{twice[0]} is in the captions of collections {owner[twice[0]]}"
+            raise ValueError(f"{what} and {number}: keep it in one of them")
+        owner |= dict.fromkeys(names.values(), number)
+        for mine, own in (
+            (whole.source.captions, each.source.captions),
+            (whole.fitting, each.fitting),
+        ):
+            mine |= {names[name]: captions for name, captions in own.items()}
+        for split, own in each.parts.items():
+            whole.parts[split] += [names[name] for name in own]
+        whole.source.empty += each.source.empty
+    return whole, owner
+
+
+def _common(folders):
+    try:
+        return Path(os.path.commonpath([os.path.abspath(f) for f in folders]))
+    except ValueError:
+        listed = ", ".join(map(str, folders))
+        problem = f"images: no folder holds all of {listed}"
+        raise ValueError(f"{problem}; bring them together on one disk") from None
+
+
+# chapters/dataset.md: First the plan, then the work
+@dataclass
+class Plan:
+    """What data files will be made of: a `Collection`, maybe of several, and settings.
+
+    `owner` has the number of each photograph's collection, if there are several;
+    `known` is the word map that is extended, or None.
+    """
+
+    base: str
+    settings: Settings
+    whole: Collection
+    owner: dict[str, int]
+    known: dict[str, int] | None
+    random: np.random.RandomState
+    manifest: dict
+
+
+def plan_files(dataset, captions, images, splits, settings, known=None):
+    """Return the `Plan` of data files; nothing is written.
+
+    The arguments are those of `create_input_files`, but `known`: a word map whose words
+    keep their numbers. Raises its errors.
+    """
+    check_name(dataset)
+    base = f"{dataset}_{settings.caps_per_img}_cap_per_img"
+    base += f"_{settings.min_freq}_min_word_freq"
+    random = np.random.RandomState(settings.seed)
+    each = collections_of(captions, images, splits)
+    collections = [read_collection(*one, settings, random) for one in each]
+    whole, owner = merge(collections)
+    _word_map(whole.source, whole.parts, settings, known)  # is a word frequent enough?
+    for collection in collections:
+        _check_photographs(collection, settings)
+    names = sum(whole.parts.values(), [])
+    pictures = file_digests([whole.images / name for name in names])
+    chosen = [whole.parts, pictures, *([owner] if owner else [])]
+    inputs = {"captions": digest(whole.source.captions), "images": digest(chosen)}
     manifest = asdict(settings) | inputs
-    return Plan(base, settings, source, images, fitting, parts, random, manifest)
+    return Plan(base, settings, whole, owner, known, random, manifest)
+
+
+def _check_photographs(collection, settings):
+    images, names = collection.images, sum(collection.parts.values(), [])
+    if not any(file_sizes(images, names, settings.on_error == "skip")):
+        raise FileNotFoundError(f"{images}: has none of the {len(names)} photographs")
 
 
 # chapters/dataset.md: First the plan, then the work
 def _write_words(files, plan, parts):
-    settings, source = plan.settings, plan.source
-    word_map, length = _word_map(source, parts, settings), settings.max_length
+    settings, source = plan.settings, plan.whole.source
+    word_map = _word_map(source, parts, settings, plan.known)
+    length = settings.max_length
+
+    def reference(name):
+        entry = {"file": name, "captions": source.captions[name]}
+        return entry | ({"collection": plan.owner[name]} if plan.owner else {})
+
     for split, names in parts.items():
         chosen = []
         for name in names:
-            own, count = plan.fitting[name], settings.caps_per_img
+            own, count = plan.whole.fitting[name], settings.caps_per_img
             chosen += choose_captions(own, count, plan.random)
         contents = {
             "captions": (encode_caption(words, word_map, length) for words in chosen),
             "caplens": (len(words) + 2 for words in chosen),
-            "references": ({"file": n, "captions": source.captions[n]} for n in names),
+            "references": map(reference, names),
         }
         for kind, content in contents.items():
             write_json(files.path(kind, split), content)
@@ -361,12 +450,12 @@ def write_files(plan, folder):
 
 
 def _write(files, plan):
-    settings, parts = plan.settings, {}
-    count, size = sum(map(len, plan.parts.values())), settings.image_size
+    settings, whole, parts = plan.settings, plan.whole, {}
+    count, size = sum(map(len, whole.parts.values())), settings.image_size
     options = settings.caps_per_img, size, settings.on_error == "skip"
 
     def begin():
-        _tell_left_out(plan.source, plan.fitting)
+        _tell_left_out(whole.source, whole.fitting)
         make_room(files.folder, count, 3 * size**2)
 
     def finish():
@@ -374,12 +463,12 @@ def _write(files, plan):
         write_json(new.path("manifest"), plan.manifest | {"written": new.seals()})
 
     once(begin)
-    whole = replacing_all(files.folder, seal=files.path("manifest").name)
-    with together(whole) as temporary:
+    complete = replacing_all(files.folder, seal=files.path("manifest").name)
+    with together(complete) as temporary:
         new = Files(temporary, files.base)
-        for split, names in plan.parts.items():
+        for split, names in whole.parts.items():
             path = new.path("images", split)
-            parts[split] = write_images(path, plan.images, names, *options)
+            parts[split] = write_images(path, whole.images, names, *options)
         once(finish)
     once(lambda: [forget_parts(files.path("images", split)) for split in SPLITS])
 
@@ -387,8 +476,8 @@ def _write(files, plan):
 # chapters/dataset.md: One call
 def create_input_files(
     dataset: str,
-    captions: str | Path | Captions,
-    images: str | Path,
+    captions: str | Path | Captions | list,
+    images: str | Path | list,
     output: str | Path,
     caps_per_img: int = 5,
     min_freq: int = 5,
@@ -404,17 +493,18 @@ def create_input_files(
     """Write the data files to `output`, unless they are there; return their base name.
 
     dataset:      a name, the beginning of the base name
-    captions:     a caption file, or the `Captions` read from one
-    images:       the folder of the photographs
+    captions:     a caption file, the `Captions` read from one, or a list of collections
+    images:       the folder of the photographs; of several collections, a list or one
     caps_per_img: rows per image
     min_freq:     a word is kept if it occurs more often
     max_length:   places per row, <start> and <end> included
     seed:         of the shuffle and of the choice of captions
-    splits:       lists, see `read_splits`; without, those of the caption file, if any
+    splits:       lists, see `read_splits`; without, those of the caption file, if any;
+                  "train", "val" or "test" for all; of several collections, a list
     vocabulary:   count the words of the "train" split, or of "all"
     image_size:   width and height of the squares
     on_error:     "raise" what is wrong with a photograph, or "skip" the photograph
-    max_images:   at most so many in each split
+    max_images:   at most so many in each split of each collection
     tokens:       "words", or "characters" for scripts without spaces
 
     Raises ValueError where a setting cannot be right, the caption file or the lists

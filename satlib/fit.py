@@ -7,14 +7,20 @@ import json
 import time
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
 import yaml
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from satlib.batches import CaptionDataset, augmentation, batches, cache_features
+from satlib.batches import (
+    CaptionDataset,
+    augmentation,
+    batches,
+    cache_features,
+    shown,
+)
 from satlib.bleu import scores
 from satlib.concepts import ConceptLesson
 from satlib.configuration import Config, check_same_run, config_from, folders
@@ -23,6 +29,7 @@ from satlib.files import (
     changes,
     check_free,
     digest,
+    file_digest,
     hold,
     read_if_there,
     tidy,
@@ -31,8 +38,12 @@ from satlib.files import (
 )
 from satlib.learner import Learner, check_kept
 from satlib.model import (
+    INHERITED,
+    config_of,
     encoder_of,
+    inherit,
     load_checkpoint,
+    load_model,
     named,
     new_model,
     save_checkpoint,
@@ -65,9 +76,13 @@ def plan_data(config):
         max_images=config.max_images,
         tokens=config.tokens,
     )
-    plan = plan_files(config.dataset, captions, images, splits, settings)
+    before = load_checkpoint(config.captioner) if config.captioner else {}
+    sources = captions, images, splits
+    plan = plan_files(config.dataset, *sources, settings, before.get("word_map"))
+    if before:
+        plan.manifest["captioner"] = file_digest(config.captioner)
     for split in "train", "val":
-        check_filled(plan.parts[split], split, images)
+        check_filled(plan.whole.parts[split], split, plan.whole.images)
     return plan
 
 
@@ -80,7 +95,8 @@ def check_filled(images, split, place):
 
 def places(config, plan):
     """Return the folder of the planned data files, and that of the run."""
-    inputs = {name: plan.manifest[name] for name in ("captions", "images")}
+    kinds = "captions", "images", "captioner"
+    inputs = {kind: plan.manifest[kind] for kind in kinds if kind in plan.manifest}
     drawn = config.dataset == "scenes"  # by the code, which counts anyway
     return folders(config, None if drawn else inputs)
 
@@ -93,7 +109,7 @@ def write_data(config, plan=None):
     plan = plan or plan_data(config)
     files = write_files(plan, places(config, plan)[0])
     for split in "train", "val":
-        check_filled(files.read("captions", split), split, plan.images)
+        check_filled(files.read("captions", split), split, plan.whole.images)
     return files
 
 
@@ -103,7 +119,19 @@ def split_photographs(config, split):
     plan = plan_data(config)
     entries = write_data(config, plan).read("references", split)
     captions = [entry["captions"] for entry in entries]
-    return [plan.images / entry["file"] for entry in entries], captions
+    return [plan.whole.images / entry["file"] for entry in entries], captions
+
+
+# chapters/fit.md: The data of a run
+def tell_collections(config, dataset):
+    """Print how many photographs of each collection an epoch shows, and how often."""
+    names, numbers = config.captions, dataset.collections()
+    names = names if isinstance(names, list) else [names]
+    weights = config.weights or [1] * len(names)
+    counts = shown(numbers, weights)
+    for number, (name, count) in enumerate(zip(names, counts, strict=False), 1):
+        own = (numbers == number).sum()
+        tell(f"collection {number}, {name}: {own:,} photographs, {count:,} an epoch")
 
 
 # chapters/fit.md: The data of a run
@@ -165,14 +193,14 @@ def next_lesson(config, history):
 
 
 # chapters/fit.md: The schedule
-def trial(history):
+def trial(history, captioner=None):
     """Return a sentence that says how little a run has learnt; "" where it is enough.
 
-    `history` is that of a run or of a checkpoint.
+    `history` is that of a run or of a checkpoint, and `captioner` what it went on from.
     """
     words = [row for row in history if row["lesson"] == "words" and "images" in row]
     seen = sum(row["images"] for row in words)
-    if not words or seen >= 5 * FEW:
+    if not words or seen >= 5 * FEW or captioner:
         return ""
     epochs = "1 epoch" if len(words) == 1 else f"{len(words)} epochs"
     what = f"trained for {epochs} on {words[-1]['images']:,} images"
@@ -185,7 +213,8 @@ def teach(learner, dataset):
     config, number = learner.config, len(learner.history) + 1
     order = config.seed + number
     done = learner.begun["iteration"] if learner.begun else 0
-    loader = batches(dataset, config.batch_size, order, config.workers, done)
+    how = config.workers, done, config.weights
+    loader = batches(dataset, config.batch_size, order, *how)
     taught = learner.lesson.epoch(learner, loader, number)
     learner.begun = None
     return taught
@@ -208,7 +237,7 @@ def run_epoch(learner, files, references, folder):
     splits = [open_dataset(*what, split, folder) for split in ("TRAIN", "VAL")]
     row = {"epoch": len(history) + 1, "lesson": lesson.name}
     row["learning_rate"] = learner.optimizers[-1].param_groups[0]["lr"]
-    row["images"] = len(splits[0])
+    row["images"] = sum(shown(splits[0].collections(), config.weights))
     loader = batches(splits[1], config.batch_size, workers=config.workers)
     wide = lesson.opens_encoder(config)
     threads = nullcontext() if wide else threads_for(learner.decoder)
@@ -346,6 +375,20 @@ def beginning(learner, folder):
 
 
 # chapters/fit.md: Fit
+def going_on(config):
+    """Return a configuration with those choices that its captioner has made."""
+    if not config.captioner:
+        return config
+    path, own = config.captioner, config_of(load_checkpoint(config.captioner))
+    taken = {name: getattr(own, name) for name in INHERITED}
+    other = {k: v for k, v in taken.items() if v != getattr(config, k)}
+    if other:
+        listed = ", ".join(f"{name}={value!r}" for name, value in other.items())
+        tell(f"goes on from {path}, so {listed}")
+    return replace(config, **taken)
+
+
+# chapters/fit.md: Fit
 @dataclass
 class Run:
     """A training run: its folder, with the checkpoints `best` and `last`, and history.
@@ -384,6 +427,7 @@ def fit(config: Config, resume: bool = True) -> Run:
     cannot be used, a split is empty, or a loss is no number; OSError where another run
     is at work in the folder, or the disk is full.
     """
+    config = going_on(config)
     if config.output or config.dataset == "scenes":  # else, by the data
         folder = folders(config)[1]
         once(lambda: check_free(folder))
@@ -396,11 +440,15 @@ def fit(config: Config, resume: bool = True) -> Run:
     if checkpoint and next_lesson(config, checkpoint["history"]) is None:
         once(lambda: _complete(folder, checkpoint))
         return Run(config, folder, checkpoint["history"])
-    encoder = encoder_of(config)  # there may be none without the network
+    before = load_model(config.captioner) if config.captioner else None
+    encoder = before.encoder if before else encoder_of(config)  # from the network?
     with together(hold(folder)):
         files = write_data(config, plan)
         checkpoint = taken_up(config, folder, plan.manifest) if resume else None
-        return _train(config, encoder, plan, files, checkpoint, folder)
+        model = new_model(config, files.read("wordmap"), encoder)
+        if before:
+            inherit(model.decoder, before.decoder)
+        return _train(model, plan.manifest, files, checkpoint, folder)
 
 
 # chapters/fit.md: Fit
@@ -413,12 +461,14 @@ def _complete(folder, checkpoint):
 
 
 # chapters/fit.md: Fit
-def _train(config, encoder, plan, files, checkpoint, folder):
+def _train(model, data, files, checkpoint, folder):
     references = [e["captions"] for e in files.read("references", "VAL")]
-    model = new_model(config, files.read("wordmap"), encoder)
+    config = model.config
+    if config.weights or isinstance(config.captions, list):
+        tell_collections(config, CaptionDataset(files, "TRAIN"))
     lesson = LESSONS[checkpoint["lesson"]] if checkpoint else next_lesson(config, [])
     learner = Learner(model, lesson)
-    learner.keep = keeper(learner, plan.manifest, folder)
+    learner.keep = keeper(learner, data, folder)
     learner.epochs, learner.outlook = sum(planned(config).values()), outlook(learner)
     if checkpoint:
         with named(folder / "last.pt", checkpoint):
@@ -429,8 +479,8 @@ def _train(config, encoder, plan, files, checkpoint, folder):
             learner.take(beginning(learner, folder))
             learner.start(lesson)
         run_epoch(learner, files, references, folder)
-        _save(learner, plan.manifest, folder)
-    if little := trial(learner.history):
+        _save(learner, data, folder)
+    if little := trial(learner.history, config.captioner):
         tell(little)
     return Run(config, folder, learner.history)
 

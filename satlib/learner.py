@@ -23,12 +23,12 @@ def moving_average(average, weights, count):
 
 # chapters/learner.md: What learns
 def models_of(model):
-    """Return all of a `Model` that learns at some time in its run, by name."""
+    """Return all of a `Model` that a run learns, or has from elsewhere, by name."""
     config, encoder = model.config, model.encoder
     models = {"decoder": model.decoder}
     if config.concept_epochs:
         models["concepts"] = Concepts(encoder.encoder_dim, len(model.word_map))
-    if config.concept_epochs or config.fine_tune:
+    if config.concept_epochs or config.fine_tune or config.captioner:
         models["encoder"] = encoder
     return nn.ModuleDict(models)
 

@@ -7,6 +7,7 @@ import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from math import log
 from pathlib import Path
 
 import torch
@@ -105,6 +106,23 @@ def threads_for(decoder, most=None):
     return threads(1 if small else most or torch.get_num_threads())
 
 
+# chapters/model.md: Going on from another model
+SHAPING = ["encoder", "stage", "image_size"]
+SHAPING += ["attention_dim", "embed_dim", "decoder_dim"]
+INHERITED = [*SHAPING, "output_stride", "look_stage", "tokens"]
+
+
+# chapters/model.md: Going on from another model
+@torch.no_grad()
+def inherit(decoder, other):
+    """Copy the weights of another decoder of the same sizes, which has fewer words."""
+    weights = decoder.state_dict()
+    for name, weight in other.state_dict().items():
+        weights[name][: len(weight)] = weight
+    if new := len(decoder.fc.bias) - len(other.fc.bias):
+        weights["fc.bias"][-new:] = -log(new)
+
+
 # chapters/model.md: Checkpoints
 def save_checkpoint(path, checkpoint):
     """Write a dictionary of tensors and plain values; complete or not at all.
@@ -143,10 +161,6 @@ def _unpack(path):
 
 
 # chapters/model.md: Is it one of ours?
-SHAPING = ["encoder", "stage", "image_size"]
-SHAPING += ["attention_dim", "embed_dim", "decoder_dim"]
-
-
 def config_of(checkpoint):
     """Return the `Config` of a checkpoint. Raises ValueError where it cannot be right.
 

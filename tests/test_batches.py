@@ -5,18 +5,22 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import h5py
 import pytest
 import torch
+from torch.utils.data import RandomSampler
 
 from satlib import batches as batch_room
+from satlib import scale
 from satlib.batches import (
     CaptionDataset,
     augmentation,
     batches,
     cache_features,
     is_cached,
+    shown,
 )
 from satlib.dataset import Files, create_input_files
 from satlib.encoder import build_encoder
@@ -222,3 +226,70 @@ def test_rows_and_lengths_are_those_of_the_images(files, tmp_path):
             CaptionDataset(copy, "TRAIN")
         path.write_text(whole)
     assert len(CaptionDataset(copy, "TRAIN")) == 24
+
+
+class Collections(list):
+    """Numbers of images, of three collections of 10, 5 and 4 images."""
+
+    of = torch.tensor([1, 2] * 5 + [1] * 5 + [3] * 4)
+
+    def __init__(self):
+        row, length = torch.zeros(1, 4, dtype=torch.long), torch.tensor([4])
+        super().__init__((torch.tensor([i]), row, length) for i in range(len(self.of)))
+
+    def collections(self):
+        return self.of
+
+
+def epoch(seed, done=0, weights=(1, 2.4, 0.5)):
+    """List the numbers of the images in each mini-batch of an epoch."""
+    loader = batches(Collections(), 4, seed, 0, done, weights and [*weights])
+    return [batch[0].flatten().tolist() for batch in loader]
+
+
+def test_an_epoch_shows_each_collection_as_often_as_its_weight_says():
+    halves = set()
+    for seed in range(9):
+        counts = Counter(sum(epoch(seed), []))
+        times = [
+            sorted(counts[i] for i, of in enumerate(Collections.of.tolist()) if of == n)
+            for n in (1, 2, 3)
+        ]
+        assert times == [[1] * 10, [2, 2, 2, 3, 3], [0, 0, 1, 1]]
+        halves.add(frozenset(i for i in counts if i >= 15))
+    assert len(halves) > 1  # drawn anew
+    assert epoch(3) == epoch(3) != epoch(4)
+
+
+def test_an_epoch_with_weights_is_taken_up_where_it_was():
+    whole = epoch(5)
+    assert len(whole) == 6 and [len(batch) for batch in whole] == [4] * 6
+    for done in range(7):
+        assert epoch(5, done) == whole[done:]
+
+
+def test_processes_share_an_epoch_with_weights(monkeypatch):
+    whole, parts = epoch(5), []
+    for number in range(2):
+        monkeypatch.setattr(scale, "rank", lambda number=number: number)
+        monkeypatch.setattr(scale, "processes", lambda: 2)
+        parts.append(epoch(5))
+    assert [a + b for a, b in zip(*parts, strict=True)] == whole
+
+
+def test_without_weights_the_order_is_what_pytorch_draws():
+    generator = torch.Generator().manual_seed(7)
+    torch.empty((), dtype=torch.int64).random_(generator=generator)  # of the loader
+    sampler = RandomSampler(range(19), generator=generator)
+    assert sum(epoch(7, weights=None), []) == [*sampler]
+
+
+def test_few_images_are_shown_at_least_once():
+    numbers = torch.tensor([1] * 10 + [3] * 3)
+    assert shown(numbers, [1, 5, 0.001]) == [10, 0, 1]
+    assert shown(numbers, None) == [10, 0, 3]
+    assert shown(numbers, [2, 1, 1, 1]) == [20, 0, 3]
+
+
+def test_collections_are_those_of_the_references(files):
+    assert CaptionDataset(files, "TRAIN").collections().tolist() == [1] * 24

@@ -27,7 +27,7 @@ SMALL |= {"min_freq": 0, "image_size": 64, "max_images": 8, "epochs": 2}
 TRIED = {  # where each choice is tried: here, or in the file of tests named
     "test_configuration": ["dataset", "captions", "images", "encoder"],
     "test_fit": ["fine_tune", "length_power", "self_critical_epochs", "concept_epochs"]
-    + ["matmul_precision"],
+    + ["matmul_precision", "weights", "captioner"],
     "nowhere but in train.md": ["beam_size"],
 }
 

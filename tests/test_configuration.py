@@ -2,7 +2,7 @@
 
 import ast
 from dataclasses import asdict, dataclass, fields, replace
-from typing import get_args, get_type_hints
+from typing import get_args, get_origin, get_type_hints
 
 import jupytext
 import pytest
@@ -36,6 +36,16 @@ from satlib.tangle import ROOT
         ({"dataset": "mine"}, "captions"),
         ({"captions": "captions.csv"}, "scenes"),
         ({"dataset": "mine", "captions": "/no/c.csv", "images": "/no"}, "/no/c.csv"),
+        ({"captions": []}, "captions must be text, not"),
+        ({"captions": ["a.csv", 3]}, r"captions\[1\] must be text, not 3"),
+        ({"captions": ["a.csv", None]}, r"captions\[1\] must be text, not None"),
+        ({"weights": 2}, r"weights must be a list, .*-y \"weights: \[1, 2\]\", not 2"),
+        ({"weights": []}, "weights must be a list"),
+        ({"weights": "[1, 2]"}, "weights must be a list"),
+        ({"weights": [1, "much"]}, r"weights\[1\] must be a number, not 'much'"),
+        ({"weights": [1, 0]}, r"weights\[1\]=0: must lie between 0.001 and"),
+        ({"weights": [1, 2]}, r"weights=\[1.0, 2.0\] for 1 caption files: give one"),
+        ({"captioner": "/no/best.pt"}, "captioner='/no/best.pt': there is no file"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(wrong, message):
@@ -95,7 +105,8 @@ def parameters_of(name):
     """A notebook's parameters by name: (type, default)."""
     cells = jupytext.read(ROOT / "chapters" / f"{name}.md").cells
     marked = [c.source for c in cells if "parameters" in c.metadata.get("tags", [])]
-    values, kinds = {}, {"bool": bool, "float": float, "int": int, "str": str}
+    kinds = {kind.__name__: kind for kind in (bool, float, int, str, list)}
+    values = {}
     for node in ast.parse(marked[0]).body:
         default = ast.literal_eval(node.value)
         values[node.target.id] = kinds[node.annotation.id], default
@@ -106,10 +117,11 @@ def choices_of(kind):
     """The fields of a dataclass of choices by name: (type, default)."""
     kinds = get_type_hints(kind)
     return {
-        choice.name: ((get_args(kinds[choice.name]) or (kinds[choice.name],))[0],
-                      choice.default)
-        for choice in fields(kind)
-    }  # fmt: skip
+        name: (get_origin(first := (get_args(of) or (of,))[0]) or first, default)
+        for name, of, default in (
+            (c.name, kinds[c.name], c.default) for c in fields(kind)
+        )
+    }
 
 
 KEPT = {"grad_clip", "decay_after", "decay_factor", "stop_after"}  # not offered
@@ -171,7 +183,7 @@ def test_what_is_usual_depends_on_the_data_and_the_encoder(tmp_path):
 def test_numbers_stay_within_their_bounds():
     for choice in fields(Config):
         least, most = (choice.metadata.get(end) for end in ("least", "most"))
-        if least is None or choice.name == "stage":
+        if least is None or choice.name in ("stage", "weights"):
             continue
         real = choice.type in (float, float | None)
         step = 1e-12 if real else 1
@@ -189,7 +201,7 @@ def test_a_run_may_go_on_only_with_free_choices_changed(choice):
     """What may change is what no epoch so far depended on."""
     free = {"epochs", "self_critical_epochs", "stop_after", "beam_size"}
     free |= {"length_power", "workers", "output", "captions", "images", "splits"}
-    free |= {"keep_minutes"}
+    free |= {"keep_minutes", "captioner"}
     config = Config()
     checkpoint = {"config": asdict(config), "data": {}}
     checkpoint["config"][choice.name] = "another"
@@ -214,3 +226,60 @@ def test_other_data_lie_in_another_folder(name):
     assert folders(config)[0] != folders(other)[0]
     assert folders(other)[1].parent == folders(other)[0]
     assert folders(config)[0].name.startswith("scenes-")
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    """The choices that name two collections, with files that are there."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    choices = {"dataset": "both", "captions": [], "images": []}
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.csv").write_text(f"{name}.png,a cat")
+        choices["captions"].append(f"~/{name}.csv")
+        choices["images"].append(str(tmp_path / name))
+    return choices
+
+
+def test_several_collections_are_lists(two, tmp_path):
+    config = Config(**two, splits=[None, "val"], weights=[1, "0.5"])
+    assert config.captions == [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
+    assert config.splits == [None, "val"] and config.weights == [1.0, 0.5]
+    assert Config(**asdict(config)) == config
+    assert Config(**two | {"images": two["images"][0]}).images == two["images"][0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"images": ["."]}, r"images=\['.'\], but captions are a list of 2"),
+        ({"splits": "train"}, "splits='train', but captions are a list of 2"),
+        ({"splits": ["train"]}, "splits=.*, but captions are a list of 2: give one"),
+        ({"splits": ["train", "dev"]}, "splits='dev': there is no file or folder"),
+        ({"captions": "~/a.csv"}, "images=.* is a list: let captions be one as well"),
+        ({"captions": ["~/a.csv", "~/c.csv"]}, "captions='.*c.csv': there is no file"),
+        ({"weights": [1]}, r"weights=\[1.0\] for 2 caption files: give one for each"),
+    ],
+)
+def test_lists_that_do_not_fit_together_are_refused(two, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**two | wrong)
+
+
+def test_a_captioner_to_go_on_from_is_not_overwritten(two, tmp_path):
+    (tmp_path / "best.pt").touch()
+    captioner = {"captioner": "~/best.pt"}
+    assert Config(**two, **captioner).captioner == str(tmp_path / "best.pt")
+    Config(**two, **captioner, output=str(tmp_path / "run"))
+    with pytest.raises(
+        ValueError, match="captioner=.* lies in output=.*another output"
+    ):
+        Config(**two, **captioner, output=f"{tmp_path}/a/..")
+    with pytest.raises(ValueError, match="captioner=… goes on with photographs"):
+        Config(**captioner)
+
+
+def test_data_that_lack_something_are_other_data():
+    checkpoint = {"config": asdict(Config()), "data": {"images": 1, "captioner": 2}}
+    with pytest.raises(ValueError, match="other data: captioner changed"):
+        check_same_run(checkpoint, Config(), {"images": 1}, "last.pt")

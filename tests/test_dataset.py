@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -27,6 +28,7 @@ from satlib.dataset import (
     count_words,
     create_input_files,
     encode_caption,
+    plan_files,
     split_images,
 )
 
@@ -563,3 +565,153 @@ def test_room_is_asked_for_squares_of_the_size_chosen(example, monkeypatch):
     monkeypatch.setattr(dataset, "make_room", lambda *what: asked.append(what))
     create(example, image_size=40, splits={"train": ["img1.jpg"]})
     assert asked == [(example / "out", 1, 3 * 40 * 40)]
+
+
+@pytest.fixture
+def cups(example):
+    """Two more photographs in a folder of their own, under names that are taken."""
+    (example / "cups").mkdir()
+    for number in 1, 2:
+        picture = Image.new("RGB", (40, 30), (0, 0, 90 * number))
+        picture.save(example / "cups" / f"img{number}.jpg", quality=95)
+    text = "img1.jpg,A cup.\nimg2.jpg,A blue cup.\nimg2.jpg,Cup on mat.\n"
+    (example / "cups.csv").write_text(text)
+    return example / "cups.csv", example / "cups"
+
+
+def create_all(folder, *others, splits=None, **options):
+    """Write the example's files together with those of other collections."""
+    pairs = [(folder / "captions.csv", folder / "images"), *others]
+    given = [c for c, _ in pairs], [i for _, i in pairs], folder / "out"
+    options = OPTIONS | {"max_length": 6, "splits": splits} | options
+    create_input_files("example", *given, **options)
+    return written(folder)
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_a_list_of_one_collection_is_that_collection(example):
+    create(example)
+    plain = contents(example / "out")
+    paths = [example / "captions.csv"], [example / "images"], example / "other"
+    create_input_files("example", *paths, **OPTIONS)
+    assert contents(example / "other") == plain
+
+
+def test_collections_become_one_and_equal_names_stay_apart(example, cups):
+    files = create_all(example, cups, splits=[None, "val"])
+    found = {s: files.read("references", s) for s in ("train", "val", "test")}
+    names = {s: [e["file"] for e in entries] for s, entries in found.items()}
+    assert names == {  # the first is divided as it is when alone
+        "train": [f"images/img{n}.jpg" for n in (1, 3, 4)],
+        "val": ["cups/img1.jpg", "cups/img2.jpg"],
+        "test": ["images/img2.jpg"],
+    }
+    assert [e["collection"] for s in found for e in found[s]] == [1, 1, 1, 2, 2, 1]
+    assert found["val"][0]["captions"] == [["a", "cup"]]
+    with h5py.File(files.path("images", "val")) as file:
+        assert [image[2].mean() // 1 for image in file["images"]] == [90, 180]
+    assert {"cup", "cat"} <= files.read("wordmap").keys()
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_each_collection_is_divided_on_its_own_by_one_generator(example, cups):
+    random = np.random.RandomState(28)
+    parts = [split_images([*range(n)], random) for n in (4, 2)]
+    references = create_all(example, cups).read("references", "train")
+    expected = [f"images/img{n + 1}.jpg" for n in parts[0]["train"]]
+    expected += [f"cups/img{n + 1}.jpg" for n in parts[1]["train"]]
+    assert [entry["file"] for entry in references] == expected
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_max_images_counts_for_each_collection(example, cups):
+    files = create_all(example, cups, splits=["train", "train"], max_images=1)
+    names = [entry["file"] for entry in files.read("references", "train")]
+    assert names == ["images/img1.jpg", "cups/img1.jpg"]
+
+
+def test_a_pair_of_coco_files(example):
+    """Both number and name as they like; each brings a whole split."""
+    captions, images = [], []
+    for split, numbers in {"train": (1, 2, 3), "val": (4,)}.items():
+        names = [{"id": n, "file_name": f"img{n}.jpg"} for n in numbers]
+        said = [{"image_id": n, "caption": "A thing."} for n in numbers]
+        captions.append(example / f"captions_{split}.json")
+        captions[-1].write_text(json.dumps({"images": names, "annotations": said}))
+        images.append(example / f"{split}2017")
+        images[-1].mkdir()
+        for n in numbers:
+            shutil.copy(example / "images" / f"img{n}.jpg", images[-1])
+    options = OPTIONS | {"splits": ["train", "val"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that the other splits are empty is meant
+        create_input_files("example", captions, images, example / "out", **options)
+    for split, numbers in {"train": (1, 2, 3), "val": (4,), "test": ()}.items():
+        found = [e["file"] for e in written(example).read("references", split)]
+        assert found == [f"{split}2017/img{n}.jpg" for n in numbers]
+
+
+def test_one_folder_serves_all_caption_files(example):
+    lines = EXAMPLE.splitlines(keepends=True)
+    for name, own in {"a": lines[:6], "b": lines[:1] + lines[6:]}.items():
+        (example / f"{name}.csv").write_text("".join(own))
+    captions, images = [example / "a.csv", example / "b.csv"], example / "images"
+    options = OPTIONS | {"splits": ["train", "val"]}
+    create_input_files("example", captions, images, example / "out", **options)
+    found = [e["file"] for e in written(example).read("references", "val")]
+    assert found == ["img3.jpg", "img4.jpg"]
+    captions[0] = example / "captions.csv"
+    with pytest.raises(ValueError, match="img3.jpg is in .* collections 1 and 2"):
+        create_input_files("example", captions, images, example / "out", **options)
+
+
+@pytest.mark.parametrize("wrong", [{"images": ["x"]}, {"splits": ["train"]}])
+def test_lists_of_other_lengths_are_refused(example, cups, wrong):
+    given = {"captions": [example / "captions.csv", cups[0]]}
+    given |= {"images": [example / "images", cups[1]]} | wrong
+    with pytest.raises(ValueError, match=f"{[*wrong][0]}=.*a list of 2: give one"):
+        create_input_files("example", **given, output=example / "out")
+
+
+def test_folders_without_one_in_common_are_refused(example, cups, monkeypatch):
+    def on_two_disks(paths):
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(os.path, "commonpath", on_two_disks)
+    with pytest.raises(ValueError, match="no folder holds all of .*images, .*cups;"):
+        create_all(example, cups, splits=["train", "val"])
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_a_collection_without_any_photograph_is_refused(example, cups):
+    other = example / "empty"
+    other.mkdir()
+    options = {"splits": ["train", "val"], "on_error": "skip"}
+    with pytest.raises(FileNotFoundError, match="empty: has none of the 2"):
+        create_all(example, (cups[0], other), **options)
+
+
+@pytest.mark.filterwarnings(EMPTY)
+def test_photographs_that_change_their_collection_make_other_data(example):
+    lines, found = EXAMPLE.splitlines(keepends=True)[1:], []
+    for cut in 3, 5:  # before img2 or img3
+        paths = [example / f"{part}-{cut}.csv" for part in "ab"]
+        for path, own in zip(paths, (lines[:cut], lines[cut:]), strict=True):
+            path.write_text("".join(own))
+        source = paths, example / "images", ["train", "train"]
+        found.append(plan_files("example", *source, Settings(min_freq=0)))
+    assert found[0].whole.parts == found[1].whole.parts
+    assert found[0].manifest["captions"] == found[1].manifest["captions"]
+    assert found[0].manifest["images"] != found[1].manifest["images"]
+
+
+def test_known_words_keep_their_numbers_and_new_ones_follow(example):
+    known = {"<pad>": 0, "bird": 2, "zebra": 1, "<end>": 3, "<unk>": 4, "<start>": 5}
+    found = build_word_map(COUNTS, 1, known)
+    assert found == known | {"a": 6, "cat": 7, "dog": 8}
+    settings = Settings(min_freq=99)
+    paths = "example", example / "captions.csv", example / "images", "", settings
+    plan_files(*paths, known)  # a bird is known, however rare
+    del known["bird"]
+    with pytest.raises(ValueError, match="min_freq=99: no word occurs more often"):
+        plan_files(*paths, known)

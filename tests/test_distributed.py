@@ -184,6 +184,17 @@ def test_processes_have_the_losses_scores_and_weights_of_one(tmp_path, world, co
     assert (one - other).norm() < 1e-3 * one.norm()
 
 
+def test_processes_share_what_weights_repeat(tmp_path, world):
+    choices = {"weights": [1.5], "epochs": 2, "batch_size": 7}
+    a_run(tmp_path / "one", world, **choices)
+    together(2, partial(a_run, tmp_path / "all", world, **choices))
+    one, all_ = history(tmp_path / "one"), history(tmp_path / "all")
+    assert [row["images"] for row in one] == [36, 36]
+    for row, other in zip(one, all_, strict=True):
+        assert row.pop("lesson") == other.pop("lesson")
+        assert other == pytest.approx(row, rel=2e-5)
+
+
 def a_told_run(folder, world, **choices):
     """Fit, and let each process write what it tells into a file of its own."""
     told = folder.with_suffix(f".{scale.rank()}")

@@ -114,7 +114,8 @@ def plan(folder, lists=None, **choices):
     paths = {"captions": folder / "captions.tsv", "images": folder / "images"}
     paths |= {"splits": folder} if lists else {}
     texts = {name: str(path) for name, path in paths.items()}
-    return plan_data(Config(dataset="data", **{"min_freq": 0} | choices, **texts)).parts
+    config = Config(dataset="data", **{"min_freq": 0} | choices, **texts)
+    return plan_data(config).whole.parts
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -84,7 +84,7 @@ def site(tmp_path_factory):
         shutil.copy(ROOT / name, book)
     shutil.copytree(ROOT / "satlib", book / "satlib")
     (book / "data" / "results").mkdir(parents=True)
-    for name in ("README.md", "captioner.pt", "flickr8k.yaml"):
+    for name in ("README.md", "captioner.pt", "flickr8k.yaml", "photographs.yaml"):
         shutil.copy(ROOT / "data" / name, book / "data")
     for path in ROOT.glob("data/results/*.json"):
         shutil.copy(path, book / "data" / "results")

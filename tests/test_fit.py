@@ -44,15 +44,16 @@ from satlib.validation import WordLesson, teacher_forced_words, validate
 
 def a_config(world, output, **choices):
     small = {"attention_dim": 16, "embed_dim": 16, "decoder_dim": 32, "batch_size": 4}
+    paths = {"captions": str(world / "captions.csv"), "images": str(world / "Images")}
     return Config(
         dataset="world",
-        captions=str(world / "captions.csv"),
-        images=str(world / "Images"),
-        splits=str(world),
         output=str(output),
         min_freq=0,
         image_size=64,
-        **small | {"epochs": 3, "decoder_lr": 0.03} | choices,
+        **paths
+        | {"splits": str(world), "epochs": 3, "decoder_lr": 0.03}
+        | small
+        | choices,
     )
 
 
@@ -670,3 +671,124 @@ def test_photographs_of_a_folder(world, tmp_path):
     (tmp_path / "notes.txt").write_text("not a photograph")
     with pytest.raises(ValueError, match=r"no photograph .* in this folder"):
         find_photographs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def cups(tmp_path_factory):
+    """A second collection: ten pictures, of which nobody has said what is said here."""
+    folder = tmp_path_factory.mktemp("cups")
+    lines = []
+    for number in range(10):
+        picture = Image.new("RGB", (64, 48), (255, 255, 20 * number))
+        picture.save(folder / f"{number:03}.png")
+        lines += [f"{number:03}.png,This picture is a lemon cup"] * 2
+    (folder / "captions.csv").write_text("\n".join(lines))
+    return folder
+
+
+def both(world, cups, **choices):
+    """The choices of a run on two collections that have names in common."""
+    lists = {"captions": [str(world / "captions.csv"), str(cups / "captions.csv")]}
+    lists |= {"images": [str(world / "Images"), str(cups)]}
+    return lists | {"splits": [str(world), None]} | choices
+
+
+def test_a_run_on_two_collections_shows_them_by_their_weights(
+    world, cups, tmp_path, capsys
+):
+    choices = both(world, cups, weights=[0.5, 3], epochs=2, batch_size=16)
+    whole = fit(a_config(world, tmp_path / "whole", **choices))
+    told = capsys.readouterr().out
+    assert "captions.csv: 24 photographs, 12 an epoch" in told
+    assert f"collection 2, {cups}/captions.csv: 8 photographs, 24 an epoch" in told
+    assert whole.history[0]["images"] == 36 and "[3/3]" in told
+    words = load_checkpoint(whole.best)["word_map"]
+    assert {"lemon", "red"} <= words.keys()
+    paths, _ = split_photographs(whole.config, "VAL")
+    assert paths[-1].parent == cups and all(path.exists() for path in paths)
+    for epochs in (1, 2):
+        choices["epochs"] = epochs
+        resumed = fit(a_config(world, tmp_path / "resumed", **choices))
+    assert numbers(resumed.history) == numbers(whole.history)
+    with pytest.raises(ValueError, match=r"weights=\[0.5, 3.0\], not \[1.0, 3.0\]"):
+        fit(replace(resumed.config, weights=[1, 3]))
+
+
+def of_cups(run, cups, output, **choices):
+    """The configuration of a run that goes on from another one with the cups."""
+    paths = {"captions": str(cups / "captions.csv"), "images": str(cups)}
+    chosen = {"captioner": str(run.best), "epochs": 2, "min_freq": 3} | choices
+    return Config(dataset="cups", **paths, output=str(output), **chosen)
+
+
+def test_a_captioner_goes_on_with_photographs_of_ones_own(run, cups, tmp_path, capsys):
+    before, kept = load_checkpoint(run.best), run.best.read_bytes()
+    choices = {"max_length": 10, "decoder_lr": 0.03, "batch_size": 2, "epochs": 6}
+    config = of_cups(run, cups, tmp_path / "run", **choices)
+    after = fit(config)
+    told = capsys.readouterr().out
+    assert "goes on from" in told and "image_size=64, attention_dim=16" in told
+    assert (
+        "trial" not in told and trial(after.history) and run.best.read_bytes() == kept
+    )
+    found = load_checkpoint(after.best)
+    old, new = before["word_map"], found["word_map"]
+    assert [*new][: len(old)] == [*old] and [*new.values()] == [*range(len(old) + 3)]
+    assert [*new][len(old) :] == ["a", "lemon", "cup"]
+    assert (after.config.decoder_dim, after.config.image_size) == (32, 64)
+    assert found["encoder"].keys() == build_encoder(image_size=64).state_dict().keys()
+    said = load_captioner(after.best).caption([cups / "003.png"])[0]
+    assert str(said) == "this picture is a lemon cup"
+    fit(replace(config, output=str(tmp_path / "two"), epochs=1))
+    resumed = fit(replace(config, output=str(tmp_path / "two")))
+    assert numbers(resumed.history) == numbers(after.history)
+
+
+def test_before_it_goes_on_a_captioner_says_what_it_said(
+    run, cups, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fit_module, "_train", lambda model, *others: model)
+    model, captioner = fit(of_cups(run, cups, tmp_path)), load_captioner(run.best)
+    cells = torch.rand(3, 4, 1280, device=captioner.device)
+    rows = torch.tensor([[4, 1, 2, 5]] * 3, device=captioner.device)
+    lengths = torch.tensor([4, 4, 3], device=captioner.device)
+    decoders = captioner.decoder, model.decoder.to(captioner.device).eval()
+    old, new = (decoder(cells, rows, lengths).scores for decoder in decoders)
+    assert torch.allclose(new[:, : old.shape[1]], old, atol=1e-6)
+    fresh = new[:, old.shape[1] :]
+    assert fresh.shape[1] == 3 and (fresh - fresh.mean()).abs().max() > 0
+    assert model.decoder.fc.bias[-3:].exp().sum().item() == pytest.approx(1)
+
+
+def test_an_encoder_that_has_learnt_goes_on_as_it_is(world, cups, tmp_path):
+    config = a_config(world, tmp_path / "tuned", fine_tune=True, epochs=1)
+    run = fit(config)
+    after = fit(of_cups(run, cups, tmp_path / "run", epochs=1))
+    before, found = (load_checkpoint(each.best)["encoder"] for each in (run, after))
+    assert all(torch.equal(found[name], before[name]) for name in before)
+    plain = build_encoder(image_size=64).state_dict()
+    assert any(not torch.equal(found[name], plain[name]) for name in plain)
+
+
+def test_another_captioner_makes_another_run(run, cups, tmp_path):
+    config = of_cups(run, cups, tmp_path / "run", epochs=1)
+    fit(config)
+    copy = tmp_path / "copy.pt"
+    copy.write_bytes(run.best.read_bytes())
+    fit(replace(config, captioner=str(copy)))  # it has only moved
+    save_checkpoint(copy, load_checkpoint(copy) | {"note": "another"})
+    with pytest.raises(ValueError, match="other data: captioner changed"):
+        fit(replace(config, captioner=str(copy)))
+    plan = fit_module.plan_data(config)
+    places = [fit_module.places(replace(config, output=None), plan)]
+    plan.manifest["captioner"] = "another"
+    places.append(fit_module.places(replace(config, output=None), plan))
+    assert places[0][0] != places[1][0]
+
+
+def test_a_captioner_that_is_none_is_named(run, cups, tmp_path):
+    path = tmp_path / "none.pt"
+    path.write_text("no captioner")
+    with pytest.raises(ValueError, match="none.pt is not a checkpoint"):
+        fit(of_cups(run, cups, tmp_path / "run", captioner=str(path)))
+    assert not (tmp_path / "run").exists()

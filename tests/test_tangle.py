@@ -68,7 +68,8 @@ captioner: beam_search files configuration model photographs
 speed: encoder decoder beam_search files scenes training benchmark photographs dataset
     batches captioner
 grounding: bleu files scenes configuration model validation learner fit captioner
-card: caption_files bleu files model captioner grounding
+calibration: beam_search caption_files files model captioner
+card: beam_search bleu files model captioner grounding calibration
 ablation: files configuration fit captioner card
 phrases: files model captioner grounding card
 """

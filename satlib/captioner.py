@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from math import exp
+from math import exp, log1p
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from satlib.beam_search import beam_search
+from satlib.beam_search import FUNCTION, beam_search
 from satlib.configuration import check_choices, check_known, checked, number
 from satlib.files import SHIPPED_DATA, progress
 from satlib.model import choose_device, load_model, threads, threads_for
@@ -46,26 +46,63 @@ class Caption:
     gates: list[float]  # T, the mean of the gate: how much of the context came through
     finished: bool  # False if the caption reached its greatest length
     beams: list["Caption"] = field(default_factory=list)  # the other beams, best first
+    chances: list[float | None] = field(default_factory=list)  # T, that it is right
+
+    def __post_init__(self):
+        self.chances = self.chances or [None] * len(self.words)
+
+    @property
+    def doubted(self):
+        """T words, with "?" behind each that is more likely wrong than right."""
+        pairs = zip(self.words, self.chances, strict=True)
+        return [word + "?" * (p is not None and p < 0.5) for word, p in pairs]
 
     def __str__(self):
-        return " ".join(self.words)
+        return " ".join(self.doubted)
 
 
 # chapters/captioner.md: What a caption brings along
-def caption_from(hypotheses, words):
+def log_odds(log_prob):
+    """Return ln(p / (1 - p)) of a probability that is given as ln p; 14 at most."""
+    log_prob = min(log_prob, -1e-6)
+    return log_prob - log1p(-exp(log_prob))
+
+
+def chance(odds, calibration):
+    """Return how probably a word is right that was said with these log odds.
+
+    `calibration` holds two numbers, (a, b), and the chance is sigmoid(a · odds + b), of
+    a number or an array. Source: Platt 1999.
+    """
+    a, b = calibration
+    return 1 / (1 + np.exp(np.clip(-a * odds - b, -700, 700)))
+
+
+def chances_of(words, log_probs, calibration):
+    """Return the `chance` of each content word of a caption, None of the others."""
+    chances = [None] * len(words)
+    for place, (word, log_prob) in enumerate(zip(words, log_probs, strict=True)):
+        if calibration and word not in FUNCTION:
+            chances[place] = float(chance(log_odds(log_prob), calibration))
+    return chances
+
+
+# chapters/captioner.md: What a caption brings along
+def caption_from(hypotheses, words, calibration=None):
     """Make a `Caption` of an image's hypotheses, best first; `words` names ids."""
     captions = []
     for found in hypotheses:
-        side = int(found.alphas.shape[1] ** 0.5)
+        side, said = int(found.alphas.shape[1] ** 0.5), [words[i] for i in found.words]
         captions.append(
             Caption(
-                [words[i] for i in found.words],
+                said,
                 found.alphas.reshape(-1, side, side).float().numpy(),
                 found.log_prob,
                 found.word_log_probs,
                 [[(words[i], exp(p)) for i, p in row] for row in found.rivals],
                 found.gates,
                 found.finished,
+                chances=chances_of(said, found.word_log_probs, calibration),
             )
         )
     captions[0].beams = captions[1:]
@@ -128,17 +165,26 @@ class Captioner:
     """A trained model that captions photographs, on the fastest device there is.
 
     `image_size` is the side, in pixels, of the squares that the encoder takes;
-    `length_power` and `max_length`, in words, those of beam search.
+    `length_power` and `max_length`, in words, those of beam search; `calibration` the
+    two numbers of `chance`, or None.
     """
 
     def __init__(
-        self, encoder, decoder, word_map, image_size, length_power=0.7, max_length=50
+        self,
+        encoder,
+        decoder,
+        word_map,
+        image_size,
+        length_power=0.7,
+        max_length=50,
+        calibration=None,
     ):
         self.device = choose_device()
         self.encoder = encoder.to(self.device).eval()
         self.decoder = decoder.to(self.device).eval()
         self.word_map, self.image_size = word_map, image_size
         self.length_power, self.max_length = length_power, max_length
+        self.calibration = calibration
 
     def _cells(self, squares):
         return self.encoder(torch.from_numpy(np.stack(squares)).to(self.device))
@@ -192,7 +238,7 @@ class Captioner:
                 with threads_for(self.decoder, cores):
                     found = self._search(cells, beam_size)
                 for i, hypotheses in zip(places, found, strict=True):
-                    captions[i] = caption_from(hypotheses, words)
+                    captions[i] = caption_from(hypotheses, words, self.calibration)
         if images and len(problems) == len(images):
             why = f"none of {len(images)} photographs can be read"
             raise ValueError(f"{why}, first {problems[0]}")
@@ -268,4 +314,5 @@ def load_captioner(path: str | Path | None = None) -> Captioner:
     model = load_model(path)
     config = model.config
     how = config.image_size, config.length_power, config.max_length - 2
-    return Captioner(model.encoder, model.decoder, model.word_map, *how)
+    what = model.encoder, model.decoder, model.word_map
+    return Captioner(*what, *how, model.calibration)

@@ -51,7 +51,7 @@ def attention_figure(
     """
     titles = [
         f"{shortened(showable(word), 16)} {exp(log_prob):.2f}"
-        for word, log_prob in zip(caption.words, caption.word_log_probs, strict=True)
+        for word, log_prob in zip(caption.doubted, caption.word_log_probs, strict=True)
     ]
     pictures = [as_shown(image)] * (1 + len(titles))
     return panels(pictures, ["", *titles], [None, *caption.alphas], columns, width=1.5)
@@ -84,16 +84,28 @@ def word_details(caption):
         caption.word_log_probs,
         caption.rivals,
         caption.gates,
+        caption.chances,
         seen_so_far(caption.alphas),
         strict=True,
     )
     return [
-        f"<b>{_word(word)}</b>, sure: {percent(exp(log_prob))}. {_instead(rivals)}"
+        f"<b>{_word(word)}</b>, sure: {percent(exp(log_prob))}. {_worth(chance)}"
+        f"{_instead(rivals)}"
         f"<br><small>Of what it saw for this word, {percent(gate)} was let through to "
         f"the sentence. So far it has looked mostly at {percent(seen)} of the picture."
         "</small>"
-        for word, log_prob, rivals, gate, seen in rows
+        for word, log_prob, rivals, gate, chance, seen in rows
     ]
+
+
+DOUBT = "more likely wrong than right"
+
+
+def _worth(chance):
+    if chance is None:
+        return ""
+    doubt = f", so it is {DOUBT}" * (chance < 0.5)
+    return f"Of words as sure as this, {percent(chance)} are right{doubt}. "
 
 
 def _instead(rivals):
@@ -105,6 +117,23 @@ def _instead(rivals):
 
 def _word(word):
     return f"<bdi>{html.escape(showable(word))}</bdi>"
+
+
+# chapters/maps.md: One picture, one caption
+def mark_doubts(buttons, chances):
+    """Mark the buttons of doubted words; return the widget with the style for it.
+
+    `buttons` are a `Stepper`'s, the first for the photograph; `chances` the words'.
+    """
+    doubts = [chance is not None and chance < 0.5 for chance in chances]
+    buttons.tooltips = ["", *(DOUBT * doubt for doubt in doubts)]
+    name = f"of-{buttons.model_id}"
+    buttons.add_class(name)
+    places = [n for n, doubt in enumerate(doubts, 2) if doubt]
+    which = ", ".join(f".{name} button:nth-of-type({n})" for n in places)
+    wavy = f"{which} {{ text-decoration: underline wavy 1px !important; }}"
+    style = f"<style>{wavy}</style>" if places else ""
+    return ipywidgets.HTML(style, layout={"display": "none"})
 
 
 # chapters/maps.md: One picture, one caption
@@ -145,11 +174,12 @@ class WordView(ipywidgets.VBox):
         words = self.caption.words
         at = min(self.stepper.choice.index, len(words)) if self.stepper else 0
         details = [HINT if words else "", *word_details(self.caption)]
-        parts = self.layers(), [ALONE, *words], "word", details
+        parts = self.layers(), [ALONE, *self.caption.doubted], "word", details
         self.stepper = Stepper(*parts, ground=self.picture, start=at)
+        marks = mark_doubts(self.stepper.buttons, self.caption.chances)
         listed = ipywidgets.HTML(self.others(), layout={"display": "none"})
         listed.add_class("for-pages")
-        self.children = [self.heading, self.stepper, self.beams, listed]
+        self.children = [self.heading, marks, self.stepper, self.beams, listed]
 
     def others(self):
         """Return the captions that are not shown as HTML, a list under a fold."""
@@ -206,7 +236,7 @@ def film(caption, image):
     """Return PIL images: the photograph and each word's map, the word beneath."""
     pictures = overlays(caption, image)
     frames = []
-    for picture, word in zip(pictures, ["", *caption.words], strict=True):
+    for picture, word in zip(pictures, ["", *caption.doubted], strict=True):
         frame = Image.new("RGB", (picture.width, picture.height + 28), "white")
         frame.paste(lettered(word, picture.width), (0, picture.height))
         frame.paste(picture)
@@ -241,7 +271,8 @@ def page(caption, image):
     """Return an HTML page with a slider over the words, which needs nothing else."""
     pictures = overlays(caption, image, 640)
     frames = [base64.b64encode(jpeg(picture)).decode() for picture in pictures]
-    data = {"frames": frames, "labels": ["the picture", *map(showable, caption.words)]}
+    labels = ["the picture", *map(showable, caption.doubted)]
+    data = {"frames": frames, "labels": labels}
     data["details"] = [HINT, *word_details(caption)]
     safe = json.dumps(data).replace("<", "\\u003c")
     return PAGE.format(title=html.escape(showable(str(caption))), data=safe)
@@ -289,7 +320,7 @@ def exhibit(caption, image, alt, first=0, note=""):
             **size,
         )
         for number, (word, alpha) in enumerate(
-            zip(caption.words, caption.alphas, strict=True)
+            zip(caption.doubted, caption.alphas, strict=True)
         )
     ]
     return EXHIBIT.format(

@@ -7,7 +7,7 @@ import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from math import log
+from math import isfinite, log
 from pathlib import Path
 
 import torch
@@ -62,6 +62,7 @@ class Model:
     word_map: dict[str, int]
     encoder: Encoder
     decoder: Decoder
+    calibration: tuple[float, float] | None = None  # what its probabilities are worth
 
 
 def new_model(config, word_map, encoder=None):
@@ -278,6 +279,21 @@ def named(path, checkpoint):
 
 
 # chapters/model.md: Is it one of ours?
+def calibration_of(checkpoint):
+    """Return the two numbers of a checkpoint's calibration, None where it has none.
+
+    Raises ValueError where they are no two finite numbers.
+    """
+    if (found := checkpoint.get("calibration")) is None:
+        return None
+    pair = isinstance(found, (tuple, list)) and len(found) == 2
+    if not pair or not all(type(x) in (int, float) and isfinite(x) for x in found):
+        problem = f"its calibration {str(found)[:60]} must be two finite numbers"
+        raise ValueError(f"{problem}; python -m satlib.card --ship computes them")
+    return float(found[0]), float(found[1])
+
+
+# chapters/model.md: Is it one of ours?
 def load_model(path: str | Path) -> Model:
     """Return the `Model` of a checkpoint, with the weights that caption.
 
@@ -287,6 +303,7 @@ def load_model(path: str | Path) -> Model:
     checkpoint = load_checkpoint(path)
     config, word_map = config_of(checkpoint), checkpoint["word_map"]
     with named(path, checkpoint):
+        calibration = calibration_of(checkpoint)
         encoder = encoder_of(config, pretrained=False)
         decoder = build_decoder(config, word_map, encoder)
         check_weights("decoder", checkpoint["decoder"], decoder.state_dict())
@@ -296,4 +313,4 @@ def load_model(path: str | Path) -> Model:
     if "encoder" not in checkpoint:
         encoder = encoder_of(config)
     decoder.load_state_dict(checkpoint["decoder"])
-    return Model(config, word_map, encoder, decoder)
+    return Model(config, word_map, encoder, decoder, calibration)

@@ -5,7 +5,16 @@ import itertools
 import pytest
 import torch
 
-from satlib.beam_search import beam_search, greedy_search, speakable
+from satlib.beam_search import (
+    beam_search,
+    beginning,
+    content_words,
+    greedy_search,
+    repeats,
+    speak,
+    speakable,
+    without_repeats,
+)
 from satlib.decoder import Decoder
 from satlib.encoder import pooling_matrix
 
@@ -48,6 +57,7 @@ def test_one_beam_equals_greedy(seed):
 def test_a_wide_beam_equals_exhaustive_search(seed, power):
     decoder, cells = a_decoder(seed, scale=3.0), some_cells(1, seed)
     tried = [c for n in (1, 2, 3) for c in itertools.product(SPEECH, repeat=n)]
+    tried = [c for c in tried if not repeats([WORDS[i] for i in c])]
     scored = {c: log_probability(decoder, cells, c) for c in tried}
     best = max(tried, key=lambda c: scored[c] / (len(c) + 1) ** power)
     found = beam_search(decoder, cells, WORD_MAP, 200, 4, length_power=power)[0]
@@ -172,3 +182,84 @@ def test_at_most_four_rivals():
     for beam_size in (1, 3, 9):
         for found in beam_search(decoder, some_cells(), word_map, beam_size, 3):
             assert all(len(row) == 4 for h in found for row in h.rivals)
+
+
+@pytest.mark.parametrize(
+    ("text", "again"),
+    [
+        ("a white shirt and a white shirt", True),
+        ("riding a motorcycle on a motorcycle", True),
+        ("a white hat and a hat", True),
+        ("a toy toy", True),
+        ("a red circle above a red square", False),
+        ("a red circle above a circle red", True),
+        ("a hat and a white hat", False),
+        ("a man next to another man", False),
+        ("a a of of", False),
+        ("o femeie și o femeie", False),
+        ("", False),
+    ],
+)
+def test_what_counts_as_a_repetition(text, again):
+    assert repeats(text.split()) == again
+
+
+def test_refused_are_the_words_that_would_repeat():
+    """The fast form, against the plain one, for captions drawn by chance."""
+    words = ["<pad>", "a", "in", *"vwxyz", "<start>", "<end>", "<unk>"]
+    word_map = {word: number for number, word in enumerate(words)}
+    content = content_words(word_map)
+    dice = torch.Generator().manual_seed(0)
+    said = beginning(300, word_map["<start>"])
+    texts, refusals = [[] for _ in range(300)], 0
+    for _ in range(9):
+        scores = without_repeats(torch.zeros(len(texts), len(words)), said, content)
+        for text, row in zip(texts, scores, strict=True):
+            expected = [repeats([*text, word]) for word in words[1:8]]
+            assert row[1:8].isinf().tolist() == expected
+            assert not row[[0, *range(8, 11)]].any()
+            refusals += sum(expected)
+        drawn = (scores[:, 1:8].exp()).multinomial(1, generator=dice)[:, 0] + 1
+        texts = [[*t, words[i]] for t, i in zip(texts, drawn.tolist(), strict=True)]
+        keep = torch.rand(len(texts), generator=dice) < 0.95
+        texts = [t for t, kept in zip(texts, keep.tolist(), strict=True) if kept]
+        said = said.of(keep).then(drawn[keep], content)
+    assert refusals > 1000
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_search_repeats_unless_it_may(seed):
+    decoder, cells = a_decoder(seed), some_cells(20, seed)
+    with torch.no_grad():
+        decoder.fc.bias[WORD_MAP["<end>"]] -= 2
+
+    def all_said(once):
+        found = beam_search(decoder, cells, WORD_MAP, 3, 8, once=once)
+        return [[WORDS[i] for i in h.words] for beams in found for h in beams]
+
+    assert not any(map(repeats, all_said(True)))
+    assert any(map(repeats, all_said(False)))
+    greedy = greedy_search(decoder, cells, WORD_MAP, 8)
+    assert not any(repeats([WORDS[i] for i in ids]) for ids in greedy)
+    rows = speak(decoder, cells, WORD_MAP, lambda p: p.argmax(1), max_length=8)
+    free = [[WORDS[i] for i in row if i in SPEECH] for row in rows.tolist()]
+    assert any(map(repeats, free))
+
+
+def test_the_probability_of_what_is_said_stays_the_models():
+    decoder, cells = a_decoder(1), some_cells()
+    for image, found in enumerate(beam_search(decoder, cells, WORD_MAP, 3, 6)):
+        for h in (h for h in found if h.finished):
+            own = log_probability(decoder, cells[image : image + 1], h.words)
+            assert h.log_prob == pytest.approx(own, abs=1e-4)
+
+
+def test_another_language_may_say_what_it_likes():
+    word_map = {"<pad>": 0, "猫": 1, "妈": 2, "<start>": 3, "<end>": 4, "<unk>": 5}
+    assert not content_words(word_map).any()
+    torch.manual_seed(0)
+    decoder = Decoder(8, 6, 12, len(word_map), encoder_dim=5).eval()
+    with torch.no_grad():
+        decoder.fc.bias[:] = torch.tensor([0.0, 0, 50, 0, -50, 0])
+    found = beam_search(decoder, some_cells(1), word_map, 1, 4)[0][0]
+    assert found.words == [2, 2, 2, 2]

@@ -1,6 +1,7 @@
 """What a caption says of itself, against the model's formulas taken literally."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,17 @@ from conftest import spotted, tiny_captioner
 
 import satlib
 from satlib import captioner as captioner_module
-from satlib.captioner import SHIPPED, find_photographs, load_captioner
+from satlib.beam_search import repeats
+from satlib.captioner import (
+    SHIPPED,
+    Caption,
+    Captioner,
+    chance,
+    find_photographs,
+    load_captioner,
+    log_odds,
+)
+from satlib.model import load_checkpoint, save_checkpoint
 
 
 @torch.no_grad()
@@ -50,13 +61,16 @@ def check(captioner, picture, caption):
         steps,
         strict=True,
     )
-    for word, log_prob, alpha, gate, rivals, (expected, weights, opened) in told:
+    said = enumerate(told)
+    for at, (word, log_prob, alpha, gate, rivals, (expected, weights, opened)) in said:
+        before = caption.words[:at]
         own = captioner.word_map[word]
         assert log_prob == pytest.approx(expected[own].item(), abs=1e-4)
         looks = weights.view(14, 14).cpu().numpy()
         np.testing.assert_allclose(alpha, looks, atol=1e-5)
         assert gate == pytest.approx(opened.item(), abs=1e-5)
-        order = [i for i in expected.argsort(descending=True).tolist() if i != own][:4]
+        may = [i for i in expected.argsort(descending=True).tolist() if i != own]
+        order = [i for i in may if not repeats([*before, names[i]])][:4]
         assert [name for name, _ in rivals] == [names[i] for i in order]
         chances = expected[order].exp().tolist()
         assert [p for _, p in rivals] == pytest.approx(chances, abs=1e-5)
@@ -265,3 +279,61 @@ def test_an_error_in_the_thread_that_encodes_is_told(captioner, pictures, monkey
     with pytest.raises(RuntimeError, match="the encoder is broken"):
         captioner.caption(pictures, batch_size=1)
     assert threading.active_count() == threads
+
+
+def test_a_calibrated_caption_tells_chances_and_doubts(captioner, pictures):
+    plain = captioner.caption(pictures, 2)
+    assert all(p is None for c in plain for p in c.chances)
+    what = captioner.encoder, captioner.decoder, captioner.word_map, 64
+    pair = (0.5, -3.0)
+    doubting = Captioner(*what, calibration=pair).caption(pictures, 2)
+    for caption, before in zip(doubting, plain, strict=True):
+        assert caption.words == before.words and len(caption.beams) == 1
+        for found in (caption, *caption.beams):
+            told = zip(found.words, found.word_log_probs, found.chances, strict=True)
+            for word, log_prob, p in told:
+                if word in ("a", "and"):
+                    assert p is None
+                else:
+                    assert type(p) is float
+                    assert p == pytest.approx(chance(log_odds(log_prob), pair))
+    sure = Captioner(*what, calibration=(0.0, 3.0)).caption(pictures)
+    assert [str(c) for c in sure] == [str(c) for c in plain]
+    unsure = Captioner(*what, calibration=(0.0, -3.0)).caption(pictures)
+    assert str(unsure[0]) == "a red? cat? sits? here?"
+
+
+def test_a_doubt_is_less_than_a_half():
+    rest = np.zeros((3, 2, 2)), -1.0, [-1.0] * 3, [[]] * 3, [0.5] * 3, True
+    words = ["a", "red", "cat"]
+    caption = Caption(words, *rest, chances=[None, 0.5, 0.49])
+    assert str(caption) == "a red cat?" and caption.doubted == ["a", "red", "cat?"]
+    assert caption.words == words
+    assert str(Caption(words, *rest)) == "a red cat"
+    assert Caption(words, *rest).chances == [None] * 3
+
+
+def done_best(done):
+    return next(Path(done.output).rglob("best.pt"))
+
+
+@pytest.mark.parametrize("pair", [(1.5, -0.25), [2, 0], None])
+def test_a_checkpoint_brings_its_calibration(done, tmp_path, pair):
+    checkpoint = load_checkpoint(done_best(done))
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, checkpoint | {"calibration": pair})
+    found = load_captioner(path).calibration
+    assert found == (pair if pair is None else tuple(pair))
+    assert load_captioner(done_best(done)).calibration is None
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["1, 2", (1.0,), (1.0, 2.0, 3.0), (1.0, float("nan")), (True, 1.0), {}, 3],
+)
+def test_a_damaged_calibration_is_refused(done, tmp_path, damaged):
+    checkpoint = load_checkpoint(done_best(done))
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, checkpoint | {"calibration": damaged})
+    with pytest.raises(ValueError, match=r"best\.pt.*calibration .*two finite.*--ship"):
+        load_captioner(path)

@@ -2,15 +2,27 @@
 
 import json
 import math
-from importlib.resources import files
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from satlib.beam_search import FUNCTION
+from satlib.calibration import judged, platt
 from satlib.captioner import load_captioner
-from satlib.card import by_word, grade, main, measure, read_flickr8k, slim
+from satlib.card import (
+    beside_people,
+    by_word,
+    calibration,
+    grade,
+    main,
+    measure,
+    read_flickr8k,
+    said_freely,
+    slim,
+)
 from satlib.configuration import Config
 from satlib.fit import fit
 from satlib.model import load_checkpoint, save_checkpoint
@@ -83,6 +95,11 @@ def test_a_grade_by_hand():
     found = grade([[words] for words in said], said, training)
     assert found["BLEU-1"] == 1 and found["length"] == 2.5
     assert found["distinct"] == 0.75 and found["verbatim"] == 0.75
+    assert found["repeats"] == 0 and found["right"] == 1
+    again = [["a", "cat", "and", "a", "cat"], *said[1:]]
+    people = [[["a", "cow"]], [["dog"]], [["a", "cat"], ["dog"]], [["x"]]]
+    found = grade(people, again, training, {"cat", "dog"})
+    assert found["repeats"] == 0.25 and found["right"] == 0.5
 
 
 def test_losses_of_frequent_words():
@@ -98,14 +115,26 @@ def test_the_command_ships_and_grades(run, flickr, tmp_path, monkeypatch, capsys
     monkeypatch.setattr("satlib.card.SHIPPED", file)
     monkeypatch.setattr("satlib.captioner.SHIPPED", file)
     monkeypatch.setattr("satlib.files.RESULTS", tmp_path / "results")
-    main([str(flickr), "--ship", str(run.best)])
+    with pytest.raises(FileNotFoundError, match=r"phrases_dev\.json"):
+        main([str(flickr), "--ship", str(run.best)])
+    monkeypatch.setattr("satlib.card.nouns_among", lambda folders: {"picture"})
+    other = shutil.copytree(flickr, tmp_path / "other")
+    main([str(flickr), str(other), "--ship", str(run.best)])
     kept = json.loads((tmp_path / "results" / "card.json").read_text())
-    assert set(kept["beams"]) == {"1", "3", "5"} and kept["deletion"]["images"] == 4
+    assert [*kept["collections"]] == [flickr.name, "other"]
+    assert str(tmp_path) not in json.dumps(kept)
+    first, second = kept["collections"].values()
+    assert set(first["beams"]) == {"1", "3", "5"} and first["deletion"]["images"] == 4
+    assert first["beams"] == second["beams"]
     assert "distinct" in capsys.readouterr().out
-    assert (
-        f"{kept['beams']['5']['CIDEr-D']:.2f}"
-        in load_checkpoint(file)["card"]["scores"]
-    )
+    shipped = load_checkpoint(file)
+    assert f"{first['beams']['5']['CIDEr-D']:.2f}" in shipped["card"]["scores"]
+    captioner = load_captioner(file)
+    photographs, people = read_flickr8k(flickr)["val"]
+    pair = calibration(captioner.caption(photographs) * 2, people * 2)
+    assert captioner.calibration == shipped["calibration"] == pytest.approx(pair)
+    chances = captioner.caption(photographs)[0].chances
+    assert any(p is not None for p in chances)
     before = file.read_bytes()
     main([str(flickr)])
     assert file.read_bytes() == before
@@ -116,15 +145,44 @@ def test_a_folder_without_flickr8k_is_named(tmp_path):
         read_flickr8k(tmp_path)
 
 
-def test_the_photographs_teach_what_their_page_tells():
-    told = {"chelsea.png": "dog", "horse.png": "dog", "coffee.png": "red"}
-    folder = files("skimage") / "data"
-    captions = load_captioner().caption([folder / name for name in told])
-    for caption, word in zip(captions, told.values(), strict=True):
-        assert word in caption.words
-    horse = captions[1]
-    assert "snow" in horse.words
-    assert math.exp(horse.word_log_probs[horse.words.index("dog")]) > 0.9
+def test_the_calibration_is_of_photographs_with_five_captions():
+    log_probs = [math.log(p) for p in (0.5, 0.9, 0.3)]
+    words = ["a", "red", "dog"]
+    captions = [SimpleNamespace(words=words, word_log_probs=log_probs)] * 3
+    people = [[["red"]] * 5, [["red", "dog"]] * 4, [["dog"]] * 5]
+    rows = judged(captions[:2], [people[0], people[2]])
+    assert [row["word"] for row in rows] == ["red", "dog"] * 2 and "a" in FUNCTION
+    odds, right = (np.array([row[name] for row in rows]) for name in ("odds", "right"))
+    assert calibration(captions, people) == platt(odds, right)
+
+
+def test_people_and_ours_beside_them():
+    ours = [SimpleNamespace(words=text.split()) for text in ("a cat", "a cow", "x")]
+    people = [
+        [["a", "cat"], ["one", "dog"], ["z"], ["z"], ["z"]],
+        [["z"], ["a", "cow"], ["z"], ["z"], ["z"]],
+        [["x"]] * 4,
+    ]
+    found = beside_people(ours, people, [], {"cat", "cow", "dog"})
+    assert found["named"] == 1 and found["others"]["right"] == 0.5
+    assert found["people"]["right"] == 0.5 and found["people"]["length"] == 1.5
+
+
+def test_a_free_search_is_the_captioners_but_for_the_rule(captioner, pictures):
+    said = said_freely(captioner, pictures, batch_size=2)
+    assert said == [caption.words for caption in captioner.caption(pictures)]
+    seen = []
+
+    def search(*what, **how):
+        seen.append((what[2:], how))
+        return [[SimpleNamespace(words=[1, 4, 6, 1, 4])]] * len(what[1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("satlib.card.beam_search", search)
+        said = said_freely(captioner, pictures, batch_size=2)
+    assert said == [["a", "cat", "and", "a", "cat"]] * 3
+    how = captioner.word_map, 5, captioner.max_length, captioner.length_power
+    assert seen == [(how, {"once": False})] * 2
 
 
 class Reader:
@@ -145,7 +203,7 @@ def test_what_is_measured_and_against_what(monkeypatch):
     val = ["a red cat sits", "a dog runs here"]
     own = [[*text.split(), "of", "5"] for text in val]
     first = [["a", "cat", "is", "red", "here"], ["some", "dog", "runs", "away", "now"]]
-    references = [[first[0], own[0], ["x"]], [first[1], own[1], ["y"]]]
+    references = [[f, o, *[["x"]] * 3] for f, o in zip(first, own, strict=True)]
     learnt = ["a ball lies there", "one tree", "a boat is on the sea"]
     of_learnt = [[[*text.split(), "of", "5"]] for text in learnt]
     row = {"word": "cat", "image": 0, "names": True}
@@ -157,18 +215,21 @@ def test_what_is_measured_and_against_what(monkeypatch):
         return [row, row | {"image": 1}] * 10
 
     monkeypatch.setattr("satlib.card.deletion", deletion)
+    monkeypatch.setattr("satlib.card.said_freely", lambda c, images: [["y"]] * 2)
     captioner = Reader()
     splits = {"val": (val, references), "train": (learnt, of_learnt)}
-    found = measure(captioner, splits)
+    found, said = measure(captioner, splits, {"cat"})
+    assert [caption.words for caption in said] == own
+    assert found["free"] == grade(references, [["y"]] * 2, of_learnt, {"cat"})
     assert captioner.asked == [(2, 1), (2, 3), (2, 5), (3, 5)]
     for beams in (1, 3, 5):
         said = [[*text.split(), "of", str(beams)] for text in val]
-        assert found["beams"][beams] == grade(references, said, of_learnt)
+        assert found["beams"][beams] == grade(references, said, of_learnt, {"cat"})
     assert found["beams"][5]["BLEU-4"] == 1 > found["beams"][3]["BLEU-4"]
     assert found["training"]["verbatim"] == 1 and found["training"]["BLEU-4"] == 1
     others = [captions[1:] for captions in references]
-    assert found["people"] == grade(others, first, of_learnt)
-    assert found["others"] == grade(others, own, of_learnt)
+    assert found["people"] == grade(others, first, of_learnt, {"cat"})
+    assert found["others"] == grade(others, own, of_learnt, {"cat"})
     assert seen == [(val, own)]
     assert found["deletion"]["gap"] == pytest.approx(0.7)
     assert found["words"]["cat"]["attended"] == pytest.approx(0.8)

@@ -14,7 +14,17 @@ from PIL import Image
 from satlib.captioner import Caption
 from satlib.explorer import explore, plain_figure
 from satlib.figures import clear, heat_layer, jpeg
-from satlib.maps import WordView, as_shown, percent, save, seen_so_far, word_details
+from satlib.maps import (
+    WordView,
+    as_shown,
+    attention_figure,
+    exhibit,
+    page,
+    percent,
+    save,
+    seen_so_far,
+    word_details,
+)
 
 
 @pytest.fixture
@@ -53,6 +63,32 @@ def test_details_are_plain_words():
         "72&nbsp;% was let through to the sentence. So far it has looked mostly at "
         "80&nbsp;% of the picture.</small>",
     ]
+
+
+def test_doubts_are_marked_in_every_view(caption, pictures):
+    words = caption.words
+    plain = WordView(caption, pictures[0])
+    assert not any(plain.stepper.buttons.tooltips) and plain.children[1].value == ""
+    caption.chances = [None, 0.3, *[0.5] * (len(words) - 2)]
+    view = WordView(caption, pictures[0])
+    doubt = "more likely wrong than right"
+    labels = [label for label, _ in view.stepper.buttons.options]
+    assert labels[1:] == [words[0], f"{words[1]}?", *words[2:]]
+    tips = ["", "", doubt, *[""] * (len(words) - 2)]
+    assert [*view.stepper.buttons.tooltips] == tips
+    style = view.children[1].value
+    name = f"of-{view.stepper.buttons.model_id}"
+    assert name in view.stepper.buttons._dom_classes
+    assert style.count("nth-of-type") == 1 and "wavy" in style
+    assert f".{name} button:nth-of-type(3) {{" in style  # after photograph and "a"
+    details = word_details(caption)
+    assert f"30&nbsp;% are right, so it is {doubt}. " in details[1]
+    assert "50&nbsp;% are right. " in details[2] and doubt not in details[2]
+    assert "are right" not in details[0]
+    figure = attention_figure(caption, pictures[0])
+    assert figure.axes[2].get_title().startswith(f"{words[1]}? ")
+    assert f'"{words[1]}?"' in page(caption, pictures[0])
+    assert f"<span>{words[1]}?</span>" in exhibit(caption, pictures[0], "a scene")
 
 
 def test_details_hold_no_zero():

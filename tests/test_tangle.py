@@ -69,7 +69,8 @@ speed: encoder decoder beam_search files scenes training benchmark photographs d
     batches captioner
 grounding: bleu beam_search files scenes configuration model validation learner fit
     captioner
-card: caption_files bleu files model captioner grounding
+calibration: beam_search caption_files files model captioner
+card: beam_search bleu files model captioner grounding calibration
 ablation: files configuration fit captioner card
 phrases: caption_files files model captioner grounding card
 """

@@ -68,7 +68,7 @@ captioner: beam_search files configuration model photographs
 speed: encoder decoder beam_search files scenes training benchmark photographs dataset
     batches captioner
 grounding: bleu files scenes configuration model validation learner fit captioner
-calibration: beam_search caption_files files model captioner
+calibration: caption_files beam_search files model captioner
 card: beam_search bleu files model captioner grounding calibration
 ablation: files configuration fit captioner card
 phrases: files model captioner grounding card

@@ -166,25 +166,19 @@ class Captioner:
 
     `image_size` is the side, in pixels, of the squares that the encoder takes;
     `length_power` and `max_length`, in words, those of beam search; `calibration` the
-    two numbers of `chance`, or None.
+    two numbers of `chance`, if it has any.
     """
 
+    calibration = None
+
     def __init__(
-        self,
-        encoder,
-        decoder,
-        word_map,
-        image_size,
-        length_power=0.7,
-        max_length=50,
-        calibration=None,
+        self, encoder, decoder, word_map, image_size, length_power=0.7, max_length=50
     ):
         self.device = choose_device()
         self.encoder = encoder.to(self.device).eval()
         self.decoder = decoder.to(self.device).eval()
         self.word_map, self.image_size = word_map, image_size
         self.length_power, self.max_length = length_power, max_length
-        self.calibration = calibration
 
     def _cells(self, squares):
         return self.encoder(torch.from_numpy(np.stack(squares)).to(self.device))
@@ -314,5 +308,6 @@ def load_captioner(path: str | Path | None = None) -> Captioner:
     model = load_model(path)
     config = model.config
     how = config.image_size, config.length_power, config.max_length - 2
-    what = model.encoder, model.decoder, model.word_map
-    return Captioner(*what, *how, model.calibration)
+    captioner = Captioner(model.encoder, model.decoder, model.word_map, *how)
+    captioner.calibration = model.calibration
+    return captioner

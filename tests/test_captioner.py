@@ -14,7 +14,6 @@ from satlib.beam_search import repeats
 from satlib.captioner import (
     SHIPPED,
     Caption,
-    Captioner,
     chance,
     find_photographs,
     load_captioner,
@@ -284,10 +283,13 @@ def test_an_error_in_the_thread_that_encodes_is_told(captioner, pictures, monkey
 def test_a_calibrated_caption_tells_chances_and_doubts(captioner, pictures):
     plain = captioner.caption(pictures, 2)
     assert all(p is None for c in plain for p in c.chances)
-    what = captioner.encoder, captioner.decoder, captioner.word_map, 64
-    pair = (0.5, -3.0)
-    doubting = Captioner(*what, calibration=pair).caption(pictures, 2)
-    for caption, before in zip(doubting, plain, strict=True):
+
+    def doubting(*pair):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(captioner, "calibration", pair)
+            return captioner.caption(pictures, 2)
+
+    for caption, before in zip(doubting(0.5, -3.0), plain, strict=True):
         assert caption.words == before.words and len(caption.beams) == 1
         for found in (caption, *caption.beams):
             told = zip(found.words, found.word_log_probs, found.chances, strict=True)
@@ -296,11 +298,9 @@ def test_a_calibrated_caption_tells_chances_and_doubts(captioner, pictures):
                     assert p is None
                 else:
                     assert type(p) is float
-                    assert p == pytest.approx(chance(log_odds(log_prob), pair))
-    sure = Captioner(*what, calibration=(0.0, 3.0)).caption(pictures)
-    assert [str(c) for c in sure] == [str(c) for c in plain]
-    unsure = Captioner(*what, calibration=(0.0, -3.0)).caption(pictures)
-    assert str(unsure[0]) == "a red? cat? sits? here?"
+                    assert p == pytest.approx(chance(log_odds(log_prob), (0.5, -3.0)))
+    assert [str(c) for c in doubting(0.0, 3.0)] == [str(c) for c in plain]
+    assert str(doubting(0.0, -3.0)[0]) == "a red? cat? sits? here?"
 
 
 def test_a_doubt_is_less_than_a_half():

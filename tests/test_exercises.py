@@ -75,8 +75,8 @@ def faults(text):
         if len(cells) != 1 or not is_solution(cells[0]):
             yield f"exercise {number} has not one folded solution that asserts"
         before = CELL.split(told)[0].strip().split("\n\n")
-        if len(before) < 2 or "\n" in before[-1]:
-            yield f"exercise {number} has no line that announces its solution"
+        if len(before) < 2 or before[-1].count("\n") > 1:
+            yield f"exercise {number} has no sentence that announces its solution"
     asked = QUESTION.findall(found["As an examiner would ask"])
     if len(asked) != 3:
         yield f"{len(asked)} questions of an examiner, not three"

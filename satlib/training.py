@@ -72,7 +72,7 @@ def clip_gradient(optimizer, grad_clip):
                 parameter.grad.clamp_(-grad_clip, grad_clip)
 
 
-# chapters/training.md: Keeping steady: clipping and decay
+# chapters/training.md: Smaller steps in the end
 def adjust_learning_rate(optimizer, shrink_factor):
     """Multiply the learning rate of every parameter group by `shrink_factor`.
 

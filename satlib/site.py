@@ -19,12 +19,14 @@ from textwrap import shorten, wrap
 from typing import NamedTuple
 
 import jupytext
+import nbformat
 from docutils import nodes
 from jupyter_cache import get_cache
 from matplotlib import font_manager
 from myst_nb.core.execute import create_client
 from myst_nb.core.read import create_nb_reader
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from sphinx.addnodes import pending_xref
 from sphinx.util import logging
 
 from satlib.scenes import draw
@@ -287,17 +289,22 @@ MAKERS = {"chapters/fit": "satlib.fit import", "chapters/batches": "practice_set
 
 
 def _run_ahead(app, env, names):
-    config = getattr(env, "mystnb_config", None)  # none without myst-nb
-    if config is None or config.execution_mode != "cache":
+    if not _is_cached(env):
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the pages' own processes
     os.environ.setdefault("TQDM_DISABLE", "1")  # nobody waits for a page
-    get_cache(config.execution_cache_path).list_cache_records()  # before two make it
+    cache = env.mystnb_config.execution_cache_path
+    get_cache(cache).list_cache_records()  # before two pages make it
     late = [name for name in names if name not in MAKERS and _waits(env, name)]
     early = sorted({*names} - {*late}, key=lambda name: (name not in MAKERS, name))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for group in (early, late):
             list(pool.map(partial(_run, env), group))
+
+
+def _is_cached(env):
+    config = getattr(env, "mystnb_config", None)  # none without myst-nb
+    return config is not None and config.execution_mode == "cache"
 
 
 def _waits(env, name):
@@ -309,13 +316,14 @@ def _text(env, name):
 
 
 def _run(env, name):
+    """Run a page, unless the cache has it; return it as a notebook with its outputs."""
     path, text = env.doc2path(name), _text(env, name)
     reader = create_nb_reader(path, env.myst_config, env.mystnb_config, text)
     if reader:
         LOGGER.info("running %s", name)
         notebook, of = reader.read(text), (env.mystnb_config, LOGGER, reader.read_fmt)
-        with create_client(notebook, path, *of):
-            pass  # it has run, or was in the cache
+        with create_client(notebook, path, *of) as client:
+            return client.notebook
 
 
 # chapters/site.md: Figures on any screen
@@ -374,7 +382,20 @@ def _insert_drawings(app, doctree, name):
             path = Path(app.srcdir, image["uri"])
             if path.suffix == ".svg" and "jupyter_execute" in path.parts:
                 figure = drawing(path.read_text("utf-8"), image.get("alt", ""))
+                if isinstance(image.parent, nodes.figure) and image.parent["ids"]:
+                    _offer_file(app, image.parent, path, name)
                 image.replace_self(nodes.raw("", figure, format="html"))
+
+
+def _offer_file(app, figure, path, name):
+    """Copy a figure's file into the site, and put a link to it behind the caption."""
+    target = Path(app.outdir, "_images", f"{figure['ids'][0]}.svg")
+    target.parent.mkdir(exist_ok=True)
+    shutil.copyfile(path, target)
+    link = f"{'../' * name.count('/')}_images/{target.name}"
+    about = 'class="headerlink file" title="Keep this figure as an SVG file" download'
+    link = nodes.raw("", f'<a {about} href="{link}">SVG</a>', format="html")
+    figure.next_node(nodes.caption).append(link)
 
 
 def _use_drawings(app):
@@ -390,7 +411,16 @@ def _name_module(app, doctree):
     if title is not None and Path(__file__).with_name(module).exists():
         line = nodes.paragraph("", "This page writes ", classes=["writes"])
         line += nodes.literal("", f"satlib/{module}")
+        if "chapters/notation" in app.env.found_docs:
+            line += [nodes.Text(". Letters: "), _link_to(app.env, "notation")]
         title.parent.insert(title.parent.index(title) + 1, line)
+
+
+def _link_to(env, page):
+    """Return a link to another page of the book, which Sphinx will resolve."""
+    what = {"refdomain": "std", "reftype": "doc", "reftarget": f"/chapters/{page}"}
+    how = {"refdoc": env.docname, "refexplicit": True, "refwarn": True}
+    return pending_xref("", nodes.inline("", page), **what, **how)
 
 
 # chapters/site.md: What a page says of itself
@@ -460,6 +490,7 @@ def _finish(app, exception):
         return
     folder, root, title = Path(app.outdir), app.config.root_doc, app.config.html_title
     cover(title, ABOUT).save(folder / "_static" / COVER)
+    _print(app)
     if root != "index":
         (folder / "index.html").write_text(
             f'<!doctype html><html lang="en"><meta charset="utf-8">'
@@ -470,7 +501,42 @@ def _finish(app, exception):
         )
 
 
-# chapters/site.md: What a page says of itself
+# chapters/site.md: The book on paper
+ARTICLE = re.compile(r'(<article class="bd-article">)(.*?)(</article>)', re.S)
+ASIDE = re.compile(r"<script.*?</script>| loading=\"lazy\"", re.S)
+NAMED = re.compile(r' id="|(?<=href=")#|(?<=url\()#')
+
+
+def whole(pages):
+    """Return HTML of all pages as one, of a dict of each page's name and its HTML."""
+    parts = [_within(name, ARTICLE.search(page)[2]) for name, page in pages.items()]
+    every = "|".join(map(re.escape, pages))
+    text = re.sub(rf'href="(?:\./)?({every})\.html#', r'href="#\1--', "".join(parts))
+    text = re.sub(rf'href="(?:\./)?({every})\.html"', r'href="#\1"', text)
+    frame = next(iter(pages.values()))
+    one = ARTICLE.sub(lambda match: match[1] + text + match[3], frame)
+    return one.replace('"../_', '"../html/_')
+
+
+def _within(name, body):
+    """Return a page's HTML with its name before each name in it, and all folds open."""
+    body = NAMED.sub(lambda match: f"{match[0]}{name}--", ASIDE.sub("", body))
+    body = body.replace("<details", "<details open")
+    return f'<div class="page" id="{name}">{body}</div>'
+
+
+def _print(app):
+    root = PurePosixPath(app.config.root_doc)
+    names = [str(root), *app.env.toctree_includes.get(str(root), [])]
+    paths = [Path(app.outdir, f"{name}.html") for name in names]
+    pages = {path.stem: path.read_text("utf-8") for path in paths}
+    if all(map(ARTICLE.search, pages.values())):
+        target = Path(app.outdir).parent / "print" / "book.html"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(whole(pages), encoding="utf-8")
+
+
+# chapters/site.md: Sources, and names for what is on the page
 def _know_addresses(app, config):
     """Take the addresses of the site and of its repository, where there are any."""
     base = os.environ.get("BOOK_URL", "")
@@ -501,19 +567,36 @@ def _offer_notebook(app, pagename, templatename, context, doctree):
     if source and "\n```{code-cell}" in (text := Path(source).read_text("utf-8")):
         target = Path(app.outdir, "_sources", f"{pagename}.ipynb")
         target.parent.mkdir(parents=True, exist_ok=True)
-        jupytext.write(jupytext.reads(text, fmt="md:myst"), target)
+        has_run = _run(app.env, pagename) if _is_cached(app.env) else None
+        nbformat.write(has_run or jupytext.reads(text, fmt="md:myst"), target)
         context["ipynb_source"] = f"{pagename}.ipynb"
 
 
-# chapters/site.md: What a page says of itself
+# chapters/site.md: Sources, and names for what is on the page
 MISNAMED = re.compile(
     '(<summary) aria-label="Toggle hidden content"|(<div) role="list"(?= class="cit)'
 )
 
 
+EQUATION = re.compile(r'id="equation-([\w-]+)">\s*<span class="eqno">\(([\d.]+)\)')
+ROMANIAN = re.compile(r"<p>(?=<em>Română:</em>)")
+
+
 def _correct_names(app, pagename, templatename, context, doctree):
     if "body" in context:
-        context["body"] = MISNAMED.sub(r"\1\2", context["body"])
+        body = MISNAMED.sub(r"\1\2", numbered(context["body"]))
+        body = ROMANIAN.sub('<p lang="ro">', body)
+        if language := (context.get("meta") or {}).get("lang"):
+            body = body.replace("<section ", f'<section lang="{language}" ', 1)
+        context["body"] = body
+
+
+def numbered(body):
+    """Return a page's HTML with numbers in the place of its equations' labels."""
+    for label, number in EQUATION.findall(body):
+        link = f'(<a href="#equation-{label}">{number}</a>)'
+        body = body.replace(f"({label})", link)
+    return body
 
 
 def _furnish(app):
@@ -524,7 +607,7 @@ def _furnish(app):
     app.connect("build-finished", _finish, priority=400)  # before the table of contents
 
 
-# chapters/site.md: What a page says of itself
+# chapters/site.md: Sources, and names for what is on the page
 def setup(app):
     """Run the pages, name their modules; let them load scripts when they are drawn."""
     app.connect("config-inited", _leave_formulas, priority=1)

@@ -91,14 +91,12 @@ class Decoder(nn.Module):
         where it is told. Returns the new hidden and cell state, alpha and the gate
         (R, D).
         """
-        if alpha is None:
-            query = self.attention.query(hidden)
-            alpha = self.attention.alpha(memory.keys[image], query)  # (R, P)
+        keys, query = memory.keys[image], self.attention.query(hidden)
+        alpha = self.attention.alpha(keys, query) if alpha is None else alpha
         context = self.attention.context(alpha, memory.regions[image])  # (R, D)
         gate = torch.sigmoid(self.f_beta(hidden))  # (R, D)
         inputs = torch.cat([words, gate * context], dim=1)  # (R, E + D)
-        hidden, cell_state = self.decode_step(inputs, (hidden, cell_state))
-        return hidden, cell_state, alpha, gate
+        return *self.decode_step(inputs, (hidden, cell_state)), alpha, gate
 
     def forward(self, encoder_out, captions, lengths):
         """Score the words of captions (k·B, L) of images with cells (B, C, D).

@@ -214,6 +214,8 @@ def test_what_is_kept():
     )
     assert two["error after"] == calibration_error(calibrated[400:], right[400:])
     assert one["error after"] < one["error before"]
+    own = by_halves(halves["two"])
+    assert two["error alone"] == calibration_error(own, right[400:])
     assert one["unsaid"] == one["unsaid nouns"] == pytest.approx(1 - right[:400].mean())
     assert one["doubted after"] == (calibrated[:400] < 0.5).mean()
     assert one["against four"] == {"a person": 0, "ours": 0}

@@ -69,7 +69,7 @@ speed: encoder decoder beam_search files scenes training benchmark photographs d
     batches captioner
 grounding: bleu files scenes configuration model validation learner fit captioner
 calibration: caption_files beam_search files model captioner
-card: beam_search bleu files model captioner grounding calibration
+card: bleu beam_search files model captioner grounding calibration
 ablation: files configuration fit captioner card
 phrases: files model captioner grounding card
 """

@@ -251,13 +251,16 @@ def summary(rows, calibrated):
 def measure(collections):
     """Return the figures of collections: a dict of name → (captions, references, rows).
 
-    `pair` holds the numbers of all words; the errors are by halves.
+    `pair` holds the numbers of all words; the errors are by halves, `alone` with a pair
+    for each collection.
     """
     everything = [row for *_, rows in collections.values() for row in rows]
     _, odds, right = columns(everything)
     calibrated, found, at = by_halves(everything), {}, 0
     for name, (captions, references, rows) in collections.items():
         found[name] = summary(rows, calibrated[at : at + len(rows)])
+        alone = by_halves(rows), columns(rows)[2]
+        found[name]["error alone"] = calibration_error(*alone)
         found[name]["against four"] = against_people(captions, references)
         at += len(rows)
     return {"pair": platt(odds, right), "collections": found}

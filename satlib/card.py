@@ -160,9 +160,12 @@ def beside_people(captions, references, training, nouns):
 def calibration(captions, references):
     """Return the two numbers that make the words' probabilities chances.
 
-    Of the development images with five captions, of all collections together.
+    Of the development images with five captions, of all collections together. None
+    where no content word is said.
     """
     rows = judged(*with_five(captions, references))
+    if not rows:
+        return None
     odds, right = (np.array([row[name] for row in rows]) for name in ("odds", "right"))
     return platt(odds, right)
 

@@ -179,7 +179,7 @@ class WordView(ipywidgets.VBox):
         marks = mark_doubts(self.stepper.buttons, self.caption.chances)
         listed = ipywidgets.HTML(self.others(), layout={"display": "none"})
         listed.add_class("for-pages")
-        self.children = [self.heading, marks, self.stepper, self.beams, listed]
+        self.children = [self.heading, self.stepper, self.beams, marks, listed]
 
     def others(self):
         """Return the captions that are not shown as HTML, a list under a fold."""

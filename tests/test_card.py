@@ -118,6 +118,13 @@ def test_the_command_ships_and_grades(run, flickr, tmp_path, monkeypatch, capsys
     with pytest.raises(FileNotFoundError, match=r"phrases_dev\.json"):
         main([str(flickr), "--ship", str(run.best)])
     monkeypatch.setattr("satlib.card.nouns_among", lambda folders: {"picture"})
+    judged_by = []
+
+    def two_numbers(captions, people):
+        judged_by.append(([caption.words for caption in captions], people))
+        return 0.5, 0.25
+
+    monkeypatch.setattr("satlib.card.calibration", two_numbers)
     other = shutil.copytree(flickr, tmp_path / "other")
     main([str(flickr), str(other), "--ship", str(run.best)])
     kept = json.loads((tmp_path / "results" / "card.json").read_text())
@@ -131,10 +138,9 @@ def test_the_command_ships_and_grades(run, flickr, tmp_path, monkeypatch, capsys
     assert f"{first['beams']['5']['CIDEr-D']:.2f}" in shipped["card"]["scores"]
     captioner = load_captioner(file)
     photographs, people = read_flickr8k(flickr)["val"]
-    pair = calibration(captioner.caption(photographs) * 2, people * 2)
-    assert captioner.calibration == shipped["calibration"] == pytest.approx(pair)
-    chances = captioner.caption(photographs)[0].chances
-    assert any(p is not None for p in chances)
+    said = [caption.words for caption in captioner.caption(photographs)]
+    assert judged_by == [(said * 2, people * 2)]
+    assert captioner.calibration == shipped["calibration"] == (0.5, 0.25)
     before = file.read_bytes()
     main([str(flickr)])
     assert file.read_bytes() == before
@@ -154,6 +160,8 @@ def test_the_calibration_is_of_photographs_with_five_captions():
     assert [row["word"] for row in rows] == ["red", "dog"] * 2 and "a" in FUNCTION
     odds, right = (np.array([row[name] for row in rows]) for name in ("odds", "right"))
     assert calibration(captions, people) == platt(odds, right)
+    silent = SimpleNamespace(words=["a"], word_log_probs=[-0.1])
+    assert calibration([silent], people[:1]) is None
 
 
 def test_people_and_ours_beside_them():

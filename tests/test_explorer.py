@@ -68,7 +68,7 @@ def test_details_are_plain_words():
 def test_doubts_are_marked_in_every_view(caption, pictures):
     words = caption.words
     plain = WordView(caption, pictures[0])
-    assert not any(plain.stepper.buttons.tooltips) and plain.children[1].value == ""
+    assert not any(plain.stepper.buttons.tooltips) and plain.children[3].value == ""
     caption.chances = [None, 0.3, *[0.5] * (len(words) - 2)]
     view = WordView(caption, pictures[0])
     doubt = "more likely wrong than right"
@@ -76,7 +76,7 @@ def test_doubts_are_marked_in_every_view(caption, pictures):
     assert labels[1:] == [words[0], f"{words[1]}?", *words[2:]]
     tips = ["", "", doubt, *[""] * (len(words) - 2)]
     assert [*view.stepper.buttons.tooltips] == tips
-    style = view.children[1].value
+    style = view.children[3].value
     name = f"of-{view.stepper.buttons.model_id}"
     assert name in view.stepper.buttons._dom_classes
     assert style.count("nth-of-type") == 1 and "wavy" in style

@@ -158,7 +158,7 @@ def test_another_beam_shows_its_own_maps(caption, picture):
 
 def test_one_list_of_beams_for_a_notebook_and_one_for_a_page(caption, picture):
     view = WordView(caption, picture)
-    _, stepper, choice, listed = view.children
+    _, stepper, choice, _, listed = view.children
     assert choice is view.beams and "needs-python" in choice._dom_classes
     assert "for-pages" in listed._dom_classes and listed.layout.display == "none"
     others = re.findall("<li>(.*?)</li>", listed.value)

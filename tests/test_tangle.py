@@ -70,7 +70,7 @@ speed: encoder decoder beam_search files scenes training benchmark photographs d
 grounding: bleu beam_search files scenes configuration model validation learner fit
     captioner
 calibration: caption_files beam_search files model captioner
-card: beam_search bleu files model captioner grounding calibration
+card: bleu beam_search files model captioner grounding calibration
 ablation: files configuration fit captioner card
 phrases: caption_files files model captioner grounding card
 """

@@ -35,9 +35,15 @@ def framed(figure, alt, caption):
 WITHIN = re.compile(r"\[([^\]]+)\]\((?![a-z]+://)[^)\s]+\)")  # links to pages beside it
 
 
+DROPDOWN = re.compile(r"^:::\{dropdown\} (.+)\n((?:.*\n)*?):::$", re.MULTILINE)
+
+
 def of_text(source):
     """Return markdown as HTML, without links that lead elsewhere in the book."""
-    return MarkdownIt("commonmark").enable("table").render(WITHIN.sub(r"\1", source))
+    text = DROPDOWN.sub(
+        lambda found: folded(found[1], f"\n{found[2]}\n"), WITHIN.sub(r"\1", source)
+    )
+    return MarkdownIt("commonmark").enable("table").render(text)
 
 
 # chapters/report.md: Cell by cell

@@ -13,7 +13,7 @@ from satlib.initialization import init_weights
 from satlib.lstm import LSTMCell
 
 
-# chapters/decoder.md: One step in formulas
+# chapters/decoder.md: What all steps share
 class Memory(NamedTuple):
     """What all steps share, for a batch of B images."""
 

@@ -270,6 +270,46 @@ def test_a_page_says_which_module_it_writes(tmp_path, monkeypatch):
     pages = {path.stem: path.read_text() for path in tmp_path.glob("out/**/*.txt")}
     assert re.findall(r".+", pages["decoder"])[2:5] == [line, "Text.", "More"]
     assert "writes" not in pages["index"] + pages["other"]
+    (tmp_path / "chapters" / "notation.md").write_text("# Letters\n")
+    subprocess.run([*build, "-Dextensions=myst_parser,satlib.site", "-E"], check=True)
+    text = (tmp_path / "out" / "chapters" / "decoder.txt").read_text()
+    assert f"{line}. Letters: notation" in text.splitlines()
+
+
+def test_a_label_in_a_docstring_becomes_the_number_of_its_equation():
+    formula = '<div class="math" id="equation-a-step">\n<span class="eqno">(4.1)<a></a>'
+    body = site.numbered(f'{formula}\n"""A step: equation (a-step), not (b-step)."""')
+    assert body.startswith(formula)
+    assert body.endswith('(<a href="#equation-a-step">4.1</a>), not (b-step)."""')
+
+
+def test_what_is_romanian_is_marked():
+    def corrected(body, meta=None):
+        context = {"body": body, "meta": meta}
+        site._correct_names(None, "page", "page.html", context, None)
+        return context["body"]
+
+    said = "<p><em>Română:</em> da</p><p>Română</p>"
+    assert corrected(said) == said.replace("<p>", '<p lang="ro">', 1)
+    page = '<section id="a"><section id="b">'
+    assert corrected(page, {"lang": "ro"}) == '<section lang="ro" ' + page[9:]
+    assert corrected(page) == page
+
+
+def test_the_book_is_one_page_for_paper():
+    page = '<head href="../_static/a.css"></head><nav>{0}</nav>'
+    page += '<article class="bd-article">'
+    page += '<h2 id="summary"><a href="#summary">{0}</a></h2><use href="#{0}-x"/>'
+    page += '<a href="b.html">b</a><a href="a.html#summary">a</a><a href="c.html">c</a>'
+    page += "<script>1</script><details><summary>{0}</summary></details></article>"
+    text = site.whole({name: page.format(name) for name in "ab"})
+    assert 'href="../html/_static/a.css"' in text and "<script>" not in text
+    assert text.count("<nav>") == 1 and text.count("<details open>") == 2
+    names = re.findall(r' id="([^"]+)"', text)
+    assert names == ["a", "a--summary", "b", "b--summary"]
+    links = re.findall(r'href="(#[^"]+|c.html)"', text)
+    assert links[:5] == ["#a--summary", "#a--a-x", "#b", "#a--summary", "c.html"]
+    assert {link[1:] for link in links} - {*names} == {"a--a-x", "b--b-x", ".html"}
 
 
 def test_pages_run_ahead_and_those_that_show_the_captioner_wait_for_it(

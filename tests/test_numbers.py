@@ -18,7 +18,9 @@ RESULTS = {
     for path in ROOT.glob("data/results/*.json")
 }
 NAMES = RESULTS | {"mean": mean, "median": median, "min": min, "max": max}
-WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+NAMES["variants"] = RESULTS["grounding"]["variants"]
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"]
+WORDS += ["nine", "ten", "eleven", "twelve"]
 MARK = re.compile(r"^ *% (\S+) = (.+)$", re.MULTILINE)
 
 

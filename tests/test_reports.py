@@ -148,6 +148,13 @@ def test_links_into_the_book_are_words_only(link, stays):
     assert re.sub("<[^>]*>", "", found).strip() == f"See {link[1:].split(']')[0]}."
 
 
+def test_what_a_page_folds_is_folded():
+    found = of_text("## Asked\n\n:::{dropdown} Why *so*?\nIt is.\n:::\n\nAnd on.\n")
+    fold = "<details><summary>Why *so*?</summary>\n<p>It is.</p>\n</details>"
+    assert fold in found and found.endswith("<p>And on.</p>\n")
+    assert ":::" not in found
+
+
 def test_a_framed_figure_has_a_text_a_caption_and_two_pixels_for_each():
     figure, ax = plt.subplots(figsize=(3, 2))
     ax.plot([0, 1])

@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import nbformat
 import pytest
 from conftest import CHROMIUM, small_book
 
@@ -55,6 +56,18 @@ PAGE = """\
 
     ```{code-cell}
     Stepper(pictures, ["one", "two"], "scene")
+    ```
+
+    ```{code-cell}
+    ---
+    mystnb:
+      image: {alt: "A line that rises."}
+      figure: {name: fig-line, caption: "A line."}
+    ---
+    import matplotlib.pyplot as plt
+
+    plt.plot([0, 1])
+    plt.show()
     ```
 
     $$
@@ -574,6 +587,32 @@ def test_no_page_is_heavy_or_asks_for_what_it_does_not_use(chromium):
                 idle[path.stem] = found
             context.close()
     assert heavy == {} and idle == {}
+
+
+def test_a_page_is_offered_as_the_notebook_that_has_run(book):
+    notebook = nbformat.read(
+        book / "_build/html/_sources/page.ipynb", as_version=nbformat.NO_CONVERT
+    )
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(code) == 3 and all(cell.outputs for cell in code)
+    assert notebook.cells[0].source.startswith("# A page")
+
+
+def test_a_figure_can_be_kept_as_a_file(book):
+    page = (book / "_build/html/page.html").read_text()
+    (link,) = re.findall(
+        r'<a class="headerlink file"[^>]+ href="([^"]+)">SVG</a>', page
+    )
+    file = (book / "_build/html" / link).read_text()
+    assert link.endswith("fig-line.svg") and "<svg" in file
+
+
+def test_the_book_for_paper_has_the_page(book):
+    paper = (book / "_build/print/book.html").read_text()
+    assert 'id="page--a-page"' in paper and "without-script strip" in paper
+    for link in re.findall(r'src="(\.\./html/[^"]+)"', paper):
+        assert (book / "_build/print" / link).exists()
 
 
 def test_every_sign_is_drawn(book):

@@ -270,7 +270,8 @@ def test_a_page_says_which_module_it_writes(tmp_path, monkeypatch):
     pages = {path.stem: path.read_text() for path in tmp_path.glob("out/**/*.txt")}
     assert re.findall(r".+", pages["decoder"])[2:5] == [line, "Text.", "More"]
     assert "writes" not in pages["index"] + pages["other"]
-    (tmp_path / "chapters" / "notation.md").write_text("# Letters\n")
+    letters = tmp_path / "chapters" / "notation.md"
+    letters.write_text("---\norphan: true\n---\n# Letters\n")
     subprocess.run([*build, "-Dextensions=myst_parser,satlib.site", "-E"], check=True)
     text = (tmp_path / "out" / "chapters" / "decoder.txt").read_text()
     assert f"{line}. Letters: notation" in text.splitlines()

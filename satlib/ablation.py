@@ -7,8 +7,9 @@ from pathlib import Path
 
 import yaml
 
+from satlib.calibration import open_collection
 from satlib.captioner import SHIPPED, load_captioner
-from satlib.card import grade, read_flickr8k
+from satlib.card import grade
 from satlib.configuration import Config, folders
 from satlib.files import code_digest, digest, keep_results, read_if_there, write_json
 from satlib.fit import fit
@@ -59,7 +60,7 @@ def train_and_grade(config, splits):
 # chapters/ablation.md: The ways to train
 def grade_steps(folder):
     """Train and grade all steps; return for each name its scores, one for each seed."""
-    splits = read_flickr8k(folder)
+    splits = open_collection(folder)
     runs = folders(configure(folder, "reward", SEEDS[0]))[0].parent
     how = digest([code_digest("ablation"), RECIPE.read_text(encoding="utf-8")])
     kept = runs / f"ablation-{how[:8]}.json"

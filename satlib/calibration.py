@@ -30,7 +30,7 @@ def captions_in(folder):
     return found[0]
 
 
-def read_collection(folder):
+def open_collection(folder):
     """Return for each split its photographs' paths, and all captions of each as words.
 
     Raises FileNotFoundError where the captions are missing, or photographs of the
@@ -275,7 +275,7 @@ def main(arguments=None):
     folders = [Path(folder) for folder in parser.parse_args(arguments).folders]
     nouns, captioner, collections = nouns_among(folders), load_captioner(), {}
     for folder in folders:
-        photographs, references = with_five(*read_collection(folder)["val"])
+        photographs, references = with_five(*open_collection(folder)["val"])
         captions = captioner.caption(photographs)
         rows = judged(captions, references, nouns)
         collections[folder.resolve().name] = captions, references, rows

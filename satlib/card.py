@@ -11,7 +11,7 @@ import numpy as np
 
 from satlib.beam_search import beam_search, repeats
 from satlib.bleu import scores
-from satlib.calibration import judged, nouns_among, platt, read_collection, with_five
+from satlib.calibration import judged, nouns_among, open_collection, platt, with_five
 from satlib.captioner import SHIPPED, load_captioner
 from satlib.files import is_installed, keep_results
 from satlib.grounding import deletion, summary
@@ -46,10 +46,6 @@ def slim(checkpoint):
     config = checkpoint["config"] | paths
     kept = {name: checkpoint[name] for name in ("word_map", "history")}
     return weights | kept | {"config": config}
-
-
-# chapters/card.md: How good it is
-read_flickr8k = read_collection  # the name under which other pages know it
 
 
 # chapters/card.md: How good it is
@@ -118,7 +114,7 @@ def said_freely(captioner, photographs, batch_size=16):
 def measure(captioner, splits, nouns=()):
     """Return the figures of a captioner on a collection, and its captions.
 
-    `splits` is what `read_collection` returns. Beside the captioner, people: the first
+    `splits` is what `open_collection` returns. Beside the captioner, people: the first
     caption of each image with five against the others; and for a fair comparison, what
     the captioner says against those others.
     """
@@ -191,7 +187,7 @@ def main(arguments=None):
     if options.ship and is_installed():
         parser.error("--ship is for the book's own folder, after pip install -e .")
     nouns = nouns_among(options.folders)
-    splits = {Path(f).resolve().name: read_collection(f) for f in options.folders}
+    splits = {Path(f).resolve().name: open_collection(f) for f in options.folders}
     path = SHIPPED
     if options.ship:
         path = Path(options.ship).with_name("slim.pt")

@@ -170,6 +170,21 @@ def panels(images, titles=None, alphas=None, columns=6, width=1.8, scale=None):
     return figure
 
 
+# chapters/figures.md: Boxes and arrows
+def arrow(*points):
+    """Draw a line through points (x, y) with a head at its end, on pyplot's axes."""
+    plt.plot(*zip(*points, strict=True), color="black", linewidth=1.3, zorder=1)
+    style = {"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0}
+    plt.annotate("", points[-1], points[-2], arrowprops=style, zorder=1)
+
+
+def part(x, y, text, color="0.85", shape="round,pad=0.4"):
+    """Draw a box, or another shape of matplotlib's, with a text in it, at (x, y)."""
+    ink = "white" if color == BLUE else "0.1"
+    box = {"boxstyle": shape, "facecolor": color, "edgecolor": "none"}
+    plt.text(x, y, text, ha="center", va="center", color=ink, bbox=box)
+
+
 # chapters/figures.md: Tables
 NUMBER = re.compile(r"–|[+−-]?\d[\d,.]*(e[+−-]?\d+)?[  ]?%?")
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from satlib.calibration import open_collection
 from satlib.caption_files import read_captions, read_splits
 from satlib.captioner import SHIPPED, load_captioner
-from satlib.card import read_flickr8k
 from satlib.files import keep_results
 from satlib.grounding import (
     blank,
@@ -172,7 +172,7 @@ PHRASES, BOXES = "phrases_dev.json", "boxes.json"
 def with_phrases(folder):
     """List as `Boxed` the photographs of Flickr8k's validation split with phrases."""
     found = read_phrases(folder / PHRASES)
-    photographs, _ = read_flickr8k(folder)["val"]
+    photographs, _ = open_collection(folder)["val"]
     known = [(path, found[path.name]) for path in photographs if path.name in found]
     return [Boxed(path, things_of(said), said) for path, said in known]
 

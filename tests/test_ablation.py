@@ -49,7 +49,7 @@ def test_the_command_trains_grades_and_goes_on(flickr, tmp_path, monkeypatch, ca
 
 @pytest.mark.usefixtures("short")
 def test_a_run_that_has_gone_on_to_the_reward_is_not_graded_as_one_without(flickr):
-    splits = ablation.read_flickr8k(flickr)
+    splits = ablation.open_collection(flickr)
     reward = configure(flickr, "reward", 1)
     train_and_grade(reward, splits)
     config = configure(flickr, "mirrored images", 1)

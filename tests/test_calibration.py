@@ -19,8 +19,8 @@ from satlib.calibration import (
     measure,
     nouns_among,
     nouns_in,
+    open_collection,
     platt,
-    read_collection,
     reliability,
     unsaid,
     with_five,
@@ -228,7 +228,7 @@ def test_what_is_kept():
 
 def test_a_collection_is_read_by_either_name(flickr, world, tmp_path):
     for folder in (flickr, world):
-        splits = read_collection(folder)
+        splits = open_collection(folder)
         assert {split: len(paths) for split, (paths, _) in splits.items()} == {
             "train": 24,
             "val": 4,
@@ -237,7 +237,7 @@ def test_a_collection_is_read_by_either_name(flickr, world, tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"neither Flickr8k\.token\.txt nor cap"
     ):
-        read_collection(tmp_path)
+        open_collection(tmp_path)
 
 
 class Sayer:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from satlib.beam_search import FUNCTION
-from satlib.calibration import judged, platt
+from satlib.calibration import judged, open_collection, platt
 from satlib.captioner import load_captioner
 from satlib.card import (
     beside_people,
@@ -19,7 +19,6 @@ from satlib.card import (
     grade,
     main,
     measure,
-    read_flickr8k,
     said_freely,
     slim,
 )
@@ -53,7 +52,7 @@ def test_the_slim_file_captions_as_the_checkpoint_does(run, flickr, tmp_path):
     save_checkpoint(path, slim(load_checkpoint(run.best)))
     assert path.stat().st_size < run.best.stat().st_size / 5
     assert str(flickr) not in repr(load_checkpoint(path))
-    photographs = read_flickr8k(flickr)["val"][0]
+    photographs = open_collection(flickr)["val"][0]
     whole, light = (load_captioner(p) for p in (run.best, path))
     cells = [c.look(photographs) for c in (whole, light)]
     torch.testing.assert_close(*cells, atol=0.2, rtol=0)
@@ -62,7 +61,7 @@ def test_the_slim_file_captions_as_the_checkpoint_does(run, flickr, tmp_path):
 
 
 def test_the_official_splits_are_read(flickr):
-    splits = read_flickr8k(flickr)
+    splits = open_collection(flickr)
     assert {split: len(paths) for split, (paths, _) in splits.items()} == {
         "train": 24,
         "val": 4,
@@ -78,7 +77,7 @@ def test_a_photograph_without_captions_is_named(tmp_path):
     (tmp_path / "Flickr_8k.trainImages.txt").write_text("1.jpg\n")
     (tmp_path / "Flickr_8k.devImages.txt").write_text("2.jpg\n")
     with pytest.raises(ValueError, match=r"val lists 2\.jpg"):
-        read_flickr8k(tmp_path)
+        open_collection(tmp_path)
 
 
 @pytest.mark.parametrize(("file", "needs"), [("dev", "train"), ("train", "val")])
@@ -86,7 +85,7 @@ def test_a_split_without_list_is_named(tmp_path, file, needs):
     (tmp_path / "Flickr8k.token.txt").write_text("1.jpg#0\tA dog .\n")
     (tmp_path / f"Flickr_8k.{file}Images.txt").write_text("1.jpg\n")
     with pytest.raises(ValueError, match=f"list of the {needs} split"):
-        read_flickr8k(tmp_path)
+        open_collection(tmp_path)
 
 
 def test_a_grade_by_hand():
@@ -137,7 +136,7 @@ def test_the_command_ships_and_grades(run, flickr, tmp_path, monkeypatch, capsys
     shipped = load_checkpoint(file)
     assert f"{first['beams']['5']['CIDEr-D']:.2f}" in shipped["card"]["scores"]
     captioner = load_captioner(file)
-    photographs, people = read_flickr8k(flickr)["val"]
+    photographs, people = open_collection(flickr)["val"]
     said = [caption.words for caption in captioner.caption(photographs)]
     assert judged_by == [(said * 2, people * 2)]
     assert captioner.calibration == shipped["calibration"] == (0.5, 0.25)
@@ -148,7 +147,7 @@ def test_the_command_ships_and_grades(run, flickr, tmp_path, monkeypatch, capsys
 
 def test_a_folder_without_flickr8k_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"Flickr8k\.token\.txt"):
-        read_flickr8k(tmp_path)
+        open_collection(tmp_path)
 
 
 def test_the_calibration_is_of_photographs_with_five_captions():

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from satlib import captioner as room
+from satlib.calibration import open_collection
 from satlib.captioner import find_photographs, load_captioner
-from satlib.card import read_flickr8k
 from satlib.photographs import endings, load_photograph, shown
 
 PICTURE = Image.new("RGB", (20, 10), "red")
@@ -356,9 +356,9 @@ def test_flickr8k_without_some_photographs(split, tmp_path):
     for name, path in files.items():
         (tmp_path / path).write_text(f"{name}.jpg\n")
         (tmp_path / "Images" / f"{name}.jpg").touch()
-    assert read_flickr8k(tmp_path)["train"][1] == [[["a", "dog"]]]
+    assert open_collection(tmp_path)["train"][1] == [[["a", "dog"]]]
     (tmp_path / "Images" / f"{split}.jpg").unlink()
     with pytest.raises(
         FileNotFoundError, match=rf"1 of 2 .* missing, first {split}\.jpg"
     ):
-        read_flickr8k(tmp_path)
+        open_collection(tmp_path)

@@ -10,14 +10,17 @@ from ipywidgets.embed import embed_data
 from PIL import Image
 
 from satlib.figures import (
+    BLUE,
     COLOURS,
     Stepper,
+    arrow,
     clear,
     heat_layer,
     heat_map,
     jpeg,
     overlay,
     panels,
+    part,
     stretch,
     table,
     told_apart,
@@ -257,3 +260,17 @@ def test_a_stage_shows_all_of_a_picture(size):
     stepper = Stepper([Image.new("RGB", size)], ["it"])
     width = 75 * size[0] / size[1]
     assert stepper.children[1].layout.width == f"min(100%, {width:.1f}vh)"
+
+
+def test_a_part_can_be_read_and_an_arrow_points_to_its_end():
+    figure, ax = plt.subplots()
+    part(0, 0, "dark")
+    part(1, 0, "light", BLUE)
+    arrow((0, 0), (0, 1), (1, 1))
+    inks = {text.get_text(): text.get_color() for text in ax.texts}
+    assert inks["dark"] == "0.1" and inks["light"] == "white"
+    (line,) = ax.lines
+    assert line.get_xydata().tolist() == [[0, 0], [0, 1], [1, 1]]
+    (head,) = [t for t in ax.texts if not t.get_text()]
+    assert head.xy == (1, 1) and head.xyann == (0, 1)
+    plt.close(figure)

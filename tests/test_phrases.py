@@ -322,7 +322,7 @@ def folders(tmp_path, monkeypatch):
     (flickr / "phrases_dev.json").write_text(json.dumps({"a.jpg": ENTRY}))
     photographs = [flickr / name for name in ("b.jpg", "a.jpg")]
     split = {"val": (photographs, None)}
-    monkeypatch.setattr(module, "read_flickr8k", lambda folder: split)
+    monkeypatch.setattr(module, "open_collection", lambda folder: split)
     boxes = {name: [["dog", 0, 0.5, 0.5, 0.5]] for name in ("a.jpg", "c.jpg")}
     (coco / "boxes.json").write_text(json.dumps(boxes))
     lines = ["image,caption", "a.jpg,A dog.", "a.jpg,A cat.", "b.jpg,No.", "c.jpg,So."]

@@ -71,8 +71,8 @@ grounding: bleu beam_search files scenes configuration model validation learner 
     captioner
 calibration: caption_files beam_search files model captioner
 card: bleu beam_search files model captioner grounding calibration
-ablation: files configuration fit captioner card
-phrases: caption_files files model captioner grounding card
+ablation: files configuration fit captioner calibration card
+phrases: caption_files files model captioner grounding calibration
 """
 INIT = {"__version__"}  # what may be imported from satlib itself
 MODULES = sorted(path.stem for path in tangle.ROOT.glob("satlib/[a-z]*.py"))

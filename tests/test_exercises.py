@@ -15,6 +15,7 @@ DONE = [name for name in COURSE if name not in WITHOUT]
 KINDS = "By hand.", "Predict, then run.", "Change the code."
 EXERCISE = re.compile(r"^\*\*(\d+)\. ([^*]+)\*\*", re.M)
 QUESTION = re.compile(r"^:::\{dropdown\} ([^\n]+)\n(.+?)^:::$", re.M | re.S)
+ANSWER = re.compile(r"^:::\{dropdown\} Answer\n(.+?)^:::$", re.M | re.S)
 CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", re.M | re.S)
 
 
@@ -62,9 +63,11 @@ def faults(text):
         cells = solutions(told)
         if len(cells) != 1 or not is_solution(cells[0]):
             yield f"exercise {number} has not one folded solution that asserts"
-        before = CELL.split(told)[0].strip().split("\n\n")
-        if len(before) < 2 or before[-1].count("\n") > 1:
-            yield f"exercise {number} has no sentence that announces its solution"
+        words = [len(answer.split()) for answer in ANSWER.findall(told)]
+        if len(words) != 1 or words[0] < 5:
+            yield f"exercise {number} has not one folded answer in words"
+        if CELL.sub("", ANSWER.sub("", told)).strip().count("\n\n"):
+            yield f"exercise {number} tells something that is not folded"
     asked = QUESTION.findall(found["As an examiner would ask"])
     if len(asked) != 3:
         yield f"{len(asked)} questions of an examiner, not three"
@@ -103,7 +106,9 @@ jupytext: {formats: md:myst}
 """
 SOLVED = """**{number}. {kind}** How much is it?
 
-So much:
+:::{{dropdown}} Answer
+One and one more are two.
+:::
 
 ```{{code-cell}}
 :tags: [hide-cell]
@@ -141,7 +146,9 @@ WHOLE += ASKED
         ("[hide-cell]", "[hide-input]"),
         ("[hide-cell]", "[hide-cell, skip-execution]"),
         ("assert x == 2", "x == 2"),
-        ("So much:\n\n", ""),
+        ("Answer", "So much"),
+        ("One and one more are two.", "Two."),
+        ("How much is it?", "How much is it?\n\nTwo."),
         (":::{dropdown} Why?\nIt is so. It must be.\n:::\n", ""),
         ("Why?", "Why."),
         ("It is so. It must be.", "It is so."),

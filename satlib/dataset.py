@@ -33,7 +33,6 @@ from satlib.files import (
     digest,
     file_digest,
     file_digests,
-    from_here,
     hold,
     make_room,
     read_if_there,
@@ -438,7 +437,7 @@ def write_files(plan, folder):
     """
     files = Files(Path(folder), plan.base)
     if not once(lambda: _what_to_do(files, plan.manifest)):
-        tell(f"{files.base}: complete in {from_here(files.folder)}, nothing to do")
+        tell(f"{files.base}: complete, nothing to do")
         once(lambda: tidy(folder))
         return files
     with together(hold(folder, brief=True)):

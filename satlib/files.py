@@ -477,13 +477,6 @@ def data_folder(root=ROOT):
 SHIPPED_DATA = (ROOT if is_installed() else ROOT.parent) / "data"
 
 
-def from_here(path):
-    """Return a path as text, from where Python runs if the book's folder has both."""
-    book = data_folder().parent
-    inside = all(place.is_relative_to(book) for place in (Path.cwd(), Path(path)))
-    return os.path.relpath(path) if inside else str(path)
-
-
 # chapters/files.md: Results that are kept
 RESULTS = data_folder() / "results"
 

@@ -14,11 +14,9 @@ from satlib import files
 from satlib.configuration import Config, folders
 from satlib.files import (
     MACHINE,
-    ROOT,
     changes,
     code_digest,
     digest,
-    from_here,
     imported_modules,
     keep_results,
     make_folder,
@@ -136,17 +134,6 @@ def test_progress_passes_on_and_prints_tenths(capsys, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "1")
     assert list(progress(range(9), 9, "work", seconds=0)) == list(range(9))
     assert capsys.readouterr().out == ""
-
-
-def test_a_path_in_the_books_folder_is_named_from_here(tmp_path, monkeypatch):
-    book, inside = ROOT.parent, ROOT.parent / "data" / "runs"
-    for where in (book, book / "chapters"):
-        monkeypatch.chdir(where)
-        assert str(book) not in from_here(inside)
-        assert (where / from_here(inside)).resolve() == inside
-        assert from_here(tmp_path) == str(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    assert from_here(inside) == str(inside) and from_here("mine") == "mine"
 
 
 def test_room_is_made_or_refused(tmp_path, monkeypatch, capsys):

@@ -40,8 +40,11 @@ FUNCTION = frozenset(_LISTED.split())
 def repeats(words):
     """Tell whether a caption, a list of English words, says a thing again."""
     runs, run = [], []
-    for word in words:
-        if word in FUNCTION:
+    for word in [*words, None]:
+        if word is None or word in FUNCTION:
+            stretches = (old[i : i + len(run)] for old in runs for i in range(len(old)))
+            if run and run in stretches:
+                return True
             runs, run = [*runs, run], []
             continue
         run = [*run, word]
@@ -98,7 +101,9 @@ def without_repeats(log_probs, said, content):
     ends[:, -1] = told[:, -1]
     row, place = ends.nonzero(as_tuple=True)
     log_probs[row, said.words[row, place]] = -torch.inf
-    return log_probs
+    free = (content & ~log_probs.isinf()).any(dim=1)
+    known = told[:, -1] & said.alike.any(dim=1) & free
+    return log_probs.masked_fill_(known[:, None] & ~content, -torch.inf)
 
 
 # chapters/beam_search.md: Greedy search

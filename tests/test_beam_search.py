@@ -23,9 +23,9 @@ WORD_MAP = {word: number for number, word in enumerate(WORDS)}
 SPEECH = [1, 2, 3]
 
 
-def a_decoder(seed, scale=4.0, pool=None):
+def a_decoder(seed, scale=4.0, pool=None, words=WORDS):
     torch.manual_seed(seed)
-    decoder = Decoder(8, 6, 12, len(WORDS), encoder_dim=5, pool=pool).eval()
+    decoder = Decoder(8, 6, 12, len(words), encoder_dim=5, pool=pool).eval()
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.mul_(scale)
@@ -191,6 +191,10 @@ def test_at_most_four_rivals():
         ("riding a motorcycle on a motorcycle", True),
         ("a white hat and a hat", True),
         ("a toy toy", True),
+        ("a toilet sitting on a toilet", True),
+        ("a toilet sitting on a toilet seat", False),
+        ("a large white dog and a white cat", False),
+        ("a white dog and a white", True),
         ("a red circle above a red square", False),
         ("a red circle above a circle red", True),
         ("a hat and a white hat", False),
@@ -215,9 +219,9 @@ def test_refused_are_the_words_that_would_repeat():
     for _ in range(9):
         scores = without_repeats(torch.zeros(len(texts), len(words)), said, content)
         for text, row in zip(texts, scores, strict=True):
-            expected = [repeats([*text, word]) for word in words[1:8]]
+            expected = [repeats([*text, word, "…"]) for word in words[1:8]]
             assert row[1:8].isinf().tolist() == expected
-            assert not row[[0, *range(8, 11)]].any()
+            assert {*row[[0, *range(8, 11)]].isinf().tolist()} == {repeats(text)}
             refusals += sum(expected)
         drawn = (scores[:, 1:8].exp()).multinomial(1, generator=dice)[:, 0] + 1
         texts = [[*t, words[i]] for t, i in zip(texts, drawn.tolist(), strict=True)]
@@ -229,21 +233,47 @@ def test_refused_are_the_words_that_would_repeat():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_no_search_repeats_unless_it_may(seed):
-    decoder, cells = a_decoder(seed), some_cells(20, seed)
+    words = ["<pad>", "a", *"bcdefghijkl", "<start>", "<end>", "<unk>"]
+    word_map = {word: number for number, word in enumerate(words)}
+    decoder, cells = a_decoder(seed, words=words), some_cells(20, seed)
     with torch.no_grad():
-        decoder.fc.bias[WORD_MAP["<end>"]] -= 2
+        decoder.fc.bias[word_map["<end>"]] -= 2
 
-    def all_said(once):
-        found = beam_search(decoder, cells, WORD_MAP, 3, 8, once=once)
-        return [[WORDS[i] for i in h.words] for beams in found for h in beams]
+    def texts(captions):
+        """Captions as words; what was cut off could have gone on with others."""
+        return [
+            [*(words[i] for i in ids), *["…"] * (len(ids) == 8)] for ids in captions
+        ]
 
-    assert not any(map(repeats, all_said(True)))
-    assert any(map(repeats, all_said(False)))
-    greedy = greedy_search(decoder, cells, WORD_MAP, 8)
-    assert not any(repeats([WORDS[i] for i in ids]) for ids in greedy)
-    rows = speak(decoder, cells, WORD_MAP, lambda p: p.argmax(1), max_length=8)
-    free = [[WORDS[i] for i in row if i in SPEECH] for row in rows.tolist()]
-    assert any(map(repeats, free))
+    def found(once):
+        beams = beam_search(decoder, cells, word_map, 3, 8, once=once)
+        return texts(h.words for image in beams for h in image)
+
+    assert not any(map(repeats, found(True)))
+    assert any(map(repeats, found(False)))
+    assert not any(map(repeats, texts(greedy_search(decoder, cells, word_map, 8))))
+    rows = speak(decoder, cells, word_map, lambda p: p.argmax(1), max_length=8)
+    ids = word_map["<start>"], word_map["<end>"], word_map["<pad>"]
+    free = [[i for i in row if i not in ids] for row in rows.tolist()]
+    assert any(map(repeats, texts(free)))
+
+
+@pytest.mark.parametrize("known", ["a b c a", "a b c of a"])
+def test_where_no_word_is_left_a_caption_may_end(known):
+    words = ["<pad>", "a", "of", "b", "c", "<start>", "<end>", "<unk>"]
+    word_map = {word: number for number, word in enumerate(words)}
+    content = content_words(word_map)
+    said = beginning(1, word_map["<start>"])
+    for word in (*known.split(), "b"):
+        said = said.then(torch.tensor([word_map[word]]), content)
+    scores = without_repeats(torch.zeros(1, len(words)), said, content)[0]
+    assert [
+        w for w, s in zip(words, scores, strict=True) if s.isinf() and w in "abc"
+    ] == [
+        "b",
+        "c",
+    ]
+    assert not scores[word_map["<end>"]].isinf() and not scores[1].isinf()
 
 
 def test_the_probability_of_what_is_said_stays_the_models():

@@ -77,31 +77,25 @@ def validate(loader, encoder, decoder, word_map, references):
     }
 
 
-# chapters/validation.md: Some pictures, epoch after epoch
-EXAMPLES = 4
-
-
+# chapters/validation.md: One picture, epoch after epoch
 @torch.no_grad()
-def examples_of(dataset, encoder, decoder, word_map):
-    """Return what a model says of a dataset's first images, and its maps, as text.
+def example(dataset, encoder, decoder, word_map):
+    """Return what a model says of a dataset's first image, and its maps, as text.
 
-    A list of dicts of `words`, and of `maps` as `example_maps` reads them.
+    A dict of `words`, and of `maps` as `example_maps` reads them.
     """
     device = next(decoder.parameters()).device
-    images = [dataset[n][0] for n in range(min(EXAMPLES, len(dataset)))]
-    cells = encode(encoder, torch.stack(images).to(device))
+    cells = encode(encoder, dataset[0][0].unsqueeze(0).to(device))
+    found = beam_search(decoder.eval(), cells, word_map, beam_size=1)[0][0]
     names = {number: word for word, number in word_map.items()}
-    found = []
-    for best, *_ in beam_search(decoder.eval(), cells, word_map, beam_size=1):
-        alphas = best.alphas.cpu().float()
-        shades = (255 * alphas / alphas.amax(dim=1, keepdim=True)).round()
-        maps = b64encode(shades.byte().numpy().tobytes()).decode()
-        found.append({"words": " ".join(names[i] for i in best.words), "maps": maps})
-    return found
+    alphas = found.alphas.cpu().float()
+    shades = (255 * alphas / alphas.amax(dim=1, keepdim=True)).round()
+    maps = b64encode(shades.byte().numpy().tobytes()).decode()
+    return {"words": " ".join(names[i] for i in found.words), "maps": maps}
 
 
 def example_maps(found):
-    """Return the maps of an example, (words, rows, columns), from 0 to 1."""
+    """Return the maps of an `example`, (words, rows, columns), from 0 to 1."""
     shades = np.frombuffer(b64decode(found["maps"]), np.uint8) / 255
     words = len(found["words"].split())
     side = round((shades.size / max(words, 1)) ** 0.5)
@@ -133,10 +127,10 @@ class WordLesson:
         return train(loader, *models, number, **settings)
 
     def examine(self, learner, loader, references):
-        """Return what `validate` finds of the averaged weights, and `examples`."""
+        """Return what `validate` finds of the averaged weights, and an `example`."""
         model = *learner.averaged(), learner.word_map
-        examples = examples_of(loader.dataset, *model)
-        return validate(loader, *model, references) | {"examples": examples}
+        shown = example(loader.dataset, *model)
+        return validate(loader, *model, references) | {"example": shown}
 
     def merit(self, row):
         """Return how good an epoch was, by its row of the history: 0 to 1."""

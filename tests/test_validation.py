@@ -10,7 +10,7 @@ from torch import nn
 
 from satlib.beam_search import beam_search, greedy_search
 from satlib.decoder import Decoder
-from satlib.validation import example_maps, examples_of, validate
+from satlib.validation import example, example_maps, validate
 
 WORDS = ["<pad>", *"abcdefgh", "<start>", "<end>", "<unk>"]
 WORD_MAP = {word: number for number, word in enumerate(WORDS)}
@@ -125,23 +125,17 @@ def test_images_and_cached_cells_are_measured_alike(model):
     assert found[0] == pytest.approx(found[2]) and found[1] == pytest.approx(found[2])
 
 
-def test_examples_are_the_first_images_captions_with_their_maps_as_text(model):
+def test_an_example_is_the_first_images_caption_with_its_maps_as_text(model):
     decoder, cells = model
-    found = examples_of([(each,) for each in cells], None, decoder, WORD_MAP)
-    assert json.loads(json.dumps(found)) == found and len(found) == 4
-    beams = beam_search(decoder.eval(), cells[:4], WORD_MAP, 1)
-    for example, (expected,) in zip(found, beams, strict=True):
-        assert example["words"].split() == [WORDS[i] for i in expected.words] != []
-        maps = example_maps(example)
-        assert maps.shape == (len(expected.words), 2, 2)
-        scaled = expected.alphas / expected.alphas.amax(1, keepdim=True)
-        apart = torch.tensor(maps).flatten(1) - scaled
-        assert apart.abs().max() <= 0.5 / 255 + 1e-6
-
-
-def test_a_small_dataset_gives_fewer_examples(model):
-    decoder, cells = model
-    assert len(examples_of([(cells[0],)], None, decoder, WORD_MAP)) == 1
+    found = example([(each, None, None) for each in cells], None, decoder, WORD_MAP)
+    assert json.loads(json.dumps(found)) == found
+    expected = beam_search(decoder.eval(), cells[:1], WORD_MAP, 1)[0][0]
+    assert found["words"].split() == [WORDS[i] for i in expected.words] != []
+    maps = example_maps(found)
+    assert maps.shape == (len(expected.words), 2, 2)
+    scaled = expected.alphas / expected.alphas.amax(1, keepdim=True)
+    close = torch.tensor(maps).flatten(1) - scaled
+    assert close.abs().max() <= 0.5 / 255 + 1e-6
 
 
 def test_an_example_without_a_word_has_no_maps():

@@ -2,12 +2,9 @@
 # chapters/validation.md: Validation: how good is it on unseen images?
 """One pass over the validation split: loss, top-5 accuracy and two BLEU scores."""
 
-from base64 import b64decode, b64encode
-
-import numpy as np
 import torch
 
-from satlib.beam_search import beam_search, greedy_search
+from satlib.beam_search import greedy_search
 from satlib.bleu import corpus_bleu
 from satlib.scale import gathered, total
 from satlib.training import (
@@ -77,31 +74,6 @@ def validate(loader, encoder, decoder, word_map, references):
     }
 
 
-# chapters/validation.md: One picture, epoch after epoch
-@torch.no_grad()
-def example(dataset, encoder, decoder, word_map):
-    """Return what a model says of a dataset's first image, and its maps, as text.
-
-    A dict of `words`, and of `maps` as `example_maps` reads them.
-    """
-    device = next(decoder.parameters()).device
-    cells = encode(encoder, dataset[0][0].unsqueeze(0).to(device))
-    found = beam_search(decoder.eval(), cells, word_map, beam_size=1)[0][0]
-    names = {number: word for word, number in word_map.items()}
-    alphas = found.alphas.cpu().float()
-    shades = (255 * alphas / alphas.amax(dim=1, keepdim=True)).round()
-    maps = b64encode(shades.byte().numpy().tobytes()).decode()
-    return {"words": " ".join(names[i] for i in found.words), "maps": maps}
-
-
-def example_maps(found):
-    """Return the maps of an `example`, (words, rows, columns), from 0 to 1."""
-    shades = np.frombuffer(b64decode(found["maps"]), np.uint8) / 255
-    words = len(found["words"].split())
-    side = round((shades.size / max(words, 1)) ** 0.5)
-    return shades.reshape(words, side, side)
-
-
 # chapters/validation.md: The lesson of words
 class WordLesson:
     """The decoder learns to say what people have said, word by word."""
@@ -127,10 +99,8 @@ class WordLesson:
         return train(loader, *models, number, **settings)
 
     def examine(self, learner, loader, references):
-        """Return what `validate` finds of the averaged weights, and an `example`."""
-        model = *learner.averaged(), learner.word_map
-        shown = example(loader.dataset, *model)
-        return validate(loader, *model, references) | {"example": shown}
+        """Return what `validate` finds of the averaged weights on a split."""
+        return validate(loader, *learner.averaged(), learner.word_map, references)
 
     def merit(self, row):
         """Return how good an epoch was, by its row of the history: 0 to 1."""

@@ -1,16 +1,14 @@
 """What validation measures, computed another way: one caption at a time."""
 
-import json
-
 import pytest
 import torch
 from conftest import Pixels
 from nltk.translate.bleu_score import corpus_bleu
 from torch import nn
 
-from satlib.beam_search import beam_search, greedy_search
+from satlib.beam_search import greedy_search
 from satlib.decoder import Decoder
-from satlib.validation import example, example_maps, validate
+from satlib.validation import validate
 
 WORDS = ["<pad>", *"abcdefgh", "<start>", "<end>", "<unk>"]
 WORD_MAP = {word: number for number, word in enumerate(WORDS)}
@@ -123,20 +121,3 @@ def test_images_and_cached_cells_are_measured_alike(model):
         for inputs, model_ in ((images, encoder), (cached, encoder), (cells, None))
     ]
     assert found[0] == pytest.approx(found[2]) and found[1] == pytest.approx(found[2])
-
-
-def test_an_example_is_the_first_images_caption_with_its_maps_as_text(model):
-    decoder, cells = model
-    found = example([(each, None, None) for each in cells], None, decoder, WORD_MAP)
-    assert json.loads(json.dumps(found)) == found
-    expected = beam_search(decoder.eval(), cells[:1], WORD_MAP, 1)[0][0]
-    assert found["words"].split() == [WORDS[i] for i in expected.words] != []
-    maps = example_maps(found)
-    assert maps.shape == (len(expected.words), 2, 2)
-    scaled = expected.alphas / expected.alphas.amax(1, keepdim=True)
-    close = torch.tensor(maps).flatten(1) - scaled
-    assert close.abs().max() <= 0.5 / 255 + 1e-6
-
-
-def test_an_example_without_a_word_has_no_maps():
-    assert example_maps({"words": "", "maps": ""}).shape[0] == 0

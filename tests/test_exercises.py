@@ -55,6 +55,8 @@ def faults(text):
     if [*found][-3:] != ends:
         yield f"does not end with {', '.join(ends)}"
         return
+    if len(re.findall(r"^- ", found["Summary"], re.M)) < 2:
+        yield "its summary is no list"
     done = exercises(found["Exercises"])
     for kind in KINDS:
         if kind not in [which for which, _ in done]:
@@ -100,6 +102,7 @@ jupytext: {formats: md:myst}
 ## Summary
 
 - All.
+- And more.
 
 ## Exercises
 
@@ -142,6 +145,7 @@ WHOLE += ASKED
         ("", ""),
         ("**You need**", "You need"),
         ("## Summary", "## The end"),
+        ("- All.\n- And", "- All. - And"),
         ("By hand.", "By heart."),
         ("[hide-cell]", "[hide-input]"),
         ("[hide-cell]", "[hide-cell, skip-execution]"),

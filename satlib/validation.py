@@ -4,7 +4,7 @@
 
 import torch
 
-from satlib.beam_search import greedy_search
+from satlib.beam_search import beam_search, greedy_search
 from satlib.bleu import corpus_bleu
 from satlib.scale import gathered, total
 from satlib.training import (
@@ -72,6 +72,29 @@ def validate(loader, encoder, decoder, word_map, references):
         "bleu4_teacher_forced": corpus_bleu(true, forced)[3],
         "bleu4": corpus_bleu(references, written)[3],
     }
+
+
+# chapters/validation.md: Some pictures, epoch after epoch
+EXAMPLES = 4
+
+
+@torch.no_grad()
+def examples_of(dataset, encoder, decoder, word_map):
+    """Return what a model says of a dataset's first images, and where it looks.
+
+    A list of dicts of `words`, and of `maps`, (words, rows, columns) from 0 to 255.
+    """
+    device = next(decoder.parameters()).device
+    images = [dataset[n][0] for n in range(min(EXAMPLES, len(dataset)))]
+    cells = encode(encoder, torch.stack(images).to(device))
+    names = {number: word for word, number in word_map.items()}
+    found = []
+    for best, *_ in beam_search(decoder.eval(), cells, word_map, beam_size=1):
+        alphas = best.alphas.cpu().float()
+        shades = (255 * alphas / alphas.amax(dim=1, keepdim=True)).round().int()
+        maps = shades.unflatten(1, [round(shades.shape[1] ** 0.5)] * 2).tolist()
+        found.append({"words": [names[i] for i in best.words], "maps": maps})
+    return found
 
 
 # chapters/validation.md: The lesson of words

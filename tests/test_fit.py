@@ -25,6 +25,7 @@ from satlib.decoder import Decoder
 from satlib.encoder import build_encoder
 from satlib.fit import (
     epochs_since_best,
+    examples_path,
     fit,
     in_words,
     next_lesson,
@@ -84,6 +85,9 @@ def test_a_run_learns_and_leaves_its_files(run):
     assert not [name for name in names if name.endswith(".part")]
     lines = (run.folder / "log.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == run.history
+    for row in run.history:
+        for said in json.loads(examples_path(run.folder, row["epoch"]).read_text()):
+            assert len(said["words"]) == len(said["maps"])
     best = load_checkpoint(run.best)
     assert best["best_bleu4"] == max(row["bleu4"] for row in run.history)
     assert best["config"] == asdict(run.config)

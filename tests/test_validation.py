@@ -1,14 +1,16 @@
 """What validation measures, computed another way: one caption at a time."""
 
+import json
+
 import pytest
 import torch
 from conftest import Pixels
 from nltk.translate.bleu_score import corpus_bleu
 from torch import nn
 
-from satlib.beam_search import greedy_search
+from satlib.beam_search import beam_search, greedy_search
 from satlib.decoder import Decoder
-from satlib.validation import validate
+from satlib.validation import examples_of, validate
 
 WORDS = ["<pad>", *"abcdefgh", "<start>", "<end>", "<unk>"]
 WORD_MAP = {word: number for number, word in enumerate(WORDS)}
@@ -121,3 +123,21 @@ def test_images_and_cached_cells_are_measured_alike(model):
         for inputs, model_ in ((images, encoder), (cached, encoder), (cells, None))
     ]
     assert found[0] == pytest.approx(found[2]) and found[1] == pytest.approx(found[2])
+
+
+def test_examples_are_the_first_images_captions_with_their_maps(model):
+    decoder, cells = model
+    found = examples_of([(each,) for each in cells], None, decoder, WORD_MAP)
+    assert json.loads(json.dumps(found)) == found and len(found) == 4
+    beams = beam_search(decoder.eval(), cells[:4], WORD_MAP, 1)
+    for example, (expected,) in zip(found, beams, strict=True):
+        assert example["words"] == [WORDS[i] for i in expected.words] != []
+        maps = torch.tensor(example["maps"]) / 255
+        assert maps.shape == (len(expected.words), 2, 2)
+        scaled = expected.alphas / expected.alphas.amax(1, keepdim=True)
+        assert (maps.flatten(1) - scaled).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_small_dataset_gives_fewer_examples(model):
+    decoder, cells = model
+    assert len(examples_of([(cells[0],)], None, decoder, WORD_MAP)) == 1

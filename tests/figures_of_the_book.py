@@ -37,8 +37,8 @@ def test_what_ships_is_small_plain_and_complete():
 
 def test_the_kept_scores_reach_what_they_should():
     for name, (least, distinct) in {
-        "flickr8k": (0.24, 0.85),
-        "everyday": (0.13, 0.85),
+        "flickr8k": (0.235, 0.82),
+        "everyday": (0.235, 0.86),
     }.items():
         found = read_results("card")["collections"][name]
         best = found["beams"]["5"]
@@ -63,7 +63,7 @@ def test_the_card_in_the_file_tells_the_kept_scores():
         assert f"{name}: {scores}" in told
 
 
-@pytest.mark.xfail(strict=True, reason="6,000 photographs do not reach it so far")
+@pytest.mark.xfail(strict=True, reason="10,000 photographs do not reach it so far")
 def test_the_kept_cider_reaches_what_it_should():
     flickr8k = read_results("card")["collections"]["flickr8k"]
     assert flickr8k["beams"]["5"]["CIDEr-D"] >= 0.64

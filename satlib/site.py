@@ -71,12 +71,33 @@ SCRIPTS = {
 
 
 # chapters/site.md: The scripts
-def fetch_scripts(folder):
+RUNTIME = {
+    "runtime": Script(
+        "onnxruntime-web@1.30.0",
+        "dist",
+        "ort.wasm.bundle.min.mjs",
+        "",
+        "sha384-PLWz+nHEVHpjwBsO0YVdvQj6n5814Iv8E3b8FG0Rp/uIAtjFMCKOpP66iPzedrIG",
+    ),
+    "wasm": Script(
+        "onnxruntime-web@1.30.0",
+        "dist",
+        "ort-wasm-simd-threaded.wasm",
+        "",
+        "sha384-vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM",
+    ),
+}
+
+
+# chapters/site.md: The scripts
+def fetch_scripts(folder, scripts=None):
     """Put the scripts into a folder, from npm, unless they are there; return it.
 
     Raises RuntimeError where there is no npm, or it fails.
     """
-    folder, names = Path(folder), [script.package for script in SCRIPTS.values()]
+    scripts = scripts or SCRIPTS
+    folder = Path(folder)
+    names = [*dict.fromkeys(script.package for script in scripts.values())]
     complete, content = folder / "complete", " ".join(names)
     if complete.exists() and complete.read_text() == content:
         return folder
@@ -91,7 +112,7 @@ def fetch_scripts(folder):
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {run.stderr.strip()}")
-    for target, script in SCRIPTS.items():
+    for target, script in scripts.items():
         package = store / "node_modules" / script.package.rpartition("@")[0]
         _take(package / script.folder, script, folder / "static" / target)
     complete.write_text(content)
@@ -99,7 +120,7 @@ def fetch_scripts(folder):
 
 
 def _take(source, script, target):
-    for pattern in (script.file, script.others):
+    for pattern in filter(None, (script.file, script.others)):
         found = list(source.glob(pattern))
         if not found:
             raise RuntimeError(f"{source} has no {pattern}")
@@ -118,7 +139,7 @@ def integrity(path):
 
 
 # chapters/site.md: The scripts
-def addresses(folder, choice=""):
+def addresses(folder, choice="", scripts=None):
     """Return where pages find each script; fetch them into `folder` where npm can.
 
     `choice` is "npm", "cdn", or "" for npm if it works and else the public server.
@@ -126,15 +147,16 @@ def addresses(folder, choice=""):
     """
     if choice not in ("", "npm", "cdn"):
         raise ValueError(f"BOOK_SCRIPTS={choice}: must be npm, cdn, or not set")
+    scripts = scripts or SCRIPTS
     if choice != "cdn":
         try:
-            fetch_scripts(folder)
-            return {name: f"{name}/{each.file}" for name, each in SCRIPTS.items()}
+            fetch_scripts(folder, scripts)
+            return {name: f"{name}/{each.file}" for name, each in scripts.items()}
         except RuntimeError as error:
             if choice == "npm":
                 raise RuntimeError(f"BOOK_SCRIPTS=npm: {error}") from error
             LOGGER.info("scripts from %s, as npm did not give them: %s", CDN, error)
-    return {name: each.address for name, each in SCRIPTS.items()}
+    return {name: each.address for name, each in scripts.items()}
 
 
 # chapters/site.md: No page waits

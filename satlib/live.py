@@ -10,6 +10,7 @@ import html
 import io
 import json
 import os
+import warnings
 from importlib.resources import files
 
 import numpy as np
@@ -24,7 +25,7 @@ from satlib.beam_search import FUNCTION, RIVALS, beam_search
 from satlib.captioner import caption_from, load_captioner
 from satlib.decoder import Decoder
 from satlib.figures import jpeg
-from satlib.files import ROOT, data_folder, make_folder, write_text
+from satlib.files import data_folder, make_folder, write_text
 from satlib.maps import as_shown
 from satlib.photographs import load_photograph
 from satlib.site import RUNTIME, addresses
@@ -65,7 +66,8 @@ class Speak(nn.Module):
 
     def __init__(self, captioner):
         super().__init__()
-        self.decoder = copy.deepcopy(captioner.decoder).cpu().eval()
+        self.decoder = copy.deepcopy(captioner.decoder).cpu()
+        self.eval()
 
     def forward(self, words, hidden, state, cells, keys, mask):
         """Take a step with words (R,), state (R, H), (R, H) and a mask (P,).
@@ -107,16 +109,11 @@ def graph_of(function, example):
     if "words" in names:
         rows = torch.export.Dim("rows", min=1, max=1000)
         shapes = [{0: rows} if name in names[:3] else None for name in names]
-    program = torch.onnx.export(
-        function,
-        example,
-        dynamo=True,
-        input_names=names,
-        output_names=function.outputs,
-        dynamic_shapes=shapes,
-        verbose=False,
-    )
-    return program.model_proto
+    how = {"dynamo": True, "dynamic_shapes": shapes, "verbose": False}
+    how |= {"input_names": names, "output_names": function.outputs}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that all rows are the same
+        return torch.onnx.export(function, example, **how).model_proto
 
 
 # chapters/live.md: What a graph is
@@ -268,18 +265,19 @@ function windows(from, to) {
   });
 }
 
-// Bytes (rows, from, 3), of which `step` lie from pixel to pixel, to (to, rows, 3).
-function shrink(bytes, rows, from, step, to) {
-  const result = new Uint8ClampedArray(to * rows * 3);
+// Lines of `from` pixels, as bytes, to (to, lines, 3); `line` and `pixel` are the steps
+// from one line to the next and from one pixel to the next.
+function shrink(bytes, { lines, line, from, pixel }, to) {
+  const result = new Uint8ClampedArray(to * lines * 3);
   windows(from, to).forEach(({ first, weights }, place) => {
-    for (let row = 0; row < rows; row++) {
+    for (let n = 0; n < lines; n++) {
       for (let colour = 0; colour < 3; colour++) {
-        let sum = 2 ** 21, at = (row * from + first) * step + colour;
+        let sum = 2 ** 21, at = n * line + first * pixel + colour;
         for (const weight of weights) {
           sum += weight * bytes[at];
-          at += step;
+          at += pixel;
         }
-        result[(place * rows + row) * 3 + colour] = Math.floor(sum / 2 ** 22);
+        result[(place * lines + n) * 3 + colour] = Math.floor(sum / 2 ** 22);
       }
     }
   });
@@ -288,12 +286,17 @@ function shrink(bytes, rows, from, step, to) {
 
 // A canvas's pixels to a square of bytes (3, size, size), as the encoder takes it.
 function squash({ data, width, height }, size) {
-  const narrow = shrink(data, height, width, 4, size);  // (size, height, 3)
-  const small = shrink(narrow, size, height, 3, size);  // (size, size, 3)
+  const tall = height - size > 2 * Math.max(0, width - size);
+  const [from, lines] = tall ? [height, width] : [width, height];
+  const [pixel, line] = tall ? [4 * width, 4] : [4, 4 * width];
+  const half = shrink(data, { lines, line, from, pixel }, size);  // (size, lines, 3)
+  const second = { lines: size, line: 3 * lines, from: lines, pixel: 3 };
+  const small = shrink(half, second, size);  // (size, size, 3)
   const square = new Uint8Array(3 * size * size);
-  for (let i = 0; i < small.length; i++) {
-    square[(i % 3) * size * size + Math.floor(i / 3)] = small[i];
-  }
+  small.forEach((byte, i) => {
+    const a = Math.floor(i / 3 / size), b = Math.floor(i / 3) % size;
+    square[(i % 3) * size * size + (tall ? b * size + a : a * size + b)] = byte;
+  });
   return square;
 }
 """
@@ -652,9 +655,10 @@ said.addEventListener("keydown", (event) => {
   said.querySelectorAll("button")[Math.max(0, Math.min(last, to))].focus();
 });
 
-// All beams of a search, the best one shown; the others are a list to choose from.
+// All beams of a search: the best is shown, at its first content word.
 function present(found) {
   captions = found;
+  chosen = Math.max(0, found[0].chances.findIndex((known) => known !== null));
   show(0);
   part("others").replaceChildren(...captions.map(({ words, log_prob }, n) => {
     const item = document.createElement("li"), button = newButton();
@@ -770,7 +774,6 @@ function heard({ loaded, job: number, so_far, captions: found, error }) {
     chosen = Math.max(0, so_far.words.length - 1);
     return show(0);
   }
-  chosen = 0;
   present(found);
   said.dataset.state = "done";
   part("told").textContent = said.textContent;
@@ -977,7 +980,7 @@ AT_SERVER = {"runtime": 73_054, "wasm": 14_239_897}
 
 def write_runtime(folder):
     """Write the runtime's files; return where the page finds each of them."""
-    scripts = data_folder(ROOT) / "scripts"
+    scripts = data_folder() / "scripts"
     found = addresses(scripts, os.environ.get("BOOK_SCRIPTS", ""), RUNTIME)
     return {
         name: {"address": address, "hash": RUNTIME[name].hash, "bytes": AT_SERVER[name]}

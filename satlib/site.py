@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -29,6 +30,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from sphinx.addnodes import pending_xref
 from sphinx.util import logging
 
+from satlib.files import SHIPPED_DATA, data_folder
 from satlib.scenes import draw
 from satlib.storybook import make_scene
 
@@ -426,6 +428,18 @@ def _use_drawings(app):
     app.add_js_file("scroll.js", loading_method="defer")
 
 
+# chapters/site.md: The page that captions
+def _bring_live(app, exception):
+    if exception or "chapters/live" not in app.env.found_docs:
+        return
+    made = data_folder() / "live"
+    last = "wasm.js" if os.environ.get("BOOK_SCRIPTS") == "npm" else "index.html"
+    shipped = (SHIPPED_DATA / "captioner.pt").stat().st_mtime
+    if not (made / last).exists() or (made / last).stat().st_mtime < shipped:
+        subprocess.run([sys.executable, "-m", "satlib.live", made], check=True)
+    shutil.copytree(made, Path(app.outdir, "_static", "live"), dirs_exist_ok=True)
+
+
 # chapters/site.md: Which module is this?
 def _name_module(app, doctree):
     module = f"{PurePosixPath(app.env.docname).name}.py"
@@ -626,7 +640,8 @@ def _furnish(app):
     app.connect("config-inited", _know_addresses)
     for furnish in (_describe, _offer_notebook, _correct_names):
         app.connect("html-page-context", furnish, priority=400)  # before the theme
-    app.connect("build-finished", _finish, priority=400)  # before the table of contents
+    for finish in (_finish, _bring_live):
+        app.connect("build-finished", finish, priority=400)  # before the contents
 
 
 # chapters/site.md: Sources, and names for what is on the page

@@ -47,7 +47,7 @@ beam_search:
 files:
 report: files
 scenes: stickers storybook files
-site: storybook scenes
+site: storybook files scenes
 configuration: encoder caption_files files
 model: encoder decoder recurrence files configuration
 scale: files
@@ -73,6 +73,7 @@ calibration: caption_files beam_search files model captioner
 card: bleu beam_search files model captioner grounding calibration
 ablation: files configuration fit captioner calibration card
 phrases: caption_files files model captioner grounding calibration
+live: figures decoder beam_search files site photographs maps captioner
 """
 INIT = {"__version__"}  # what may be imported from satlib itself
 MODULES = sorted(path.stem for path in tangle.ROOT.glob("satlib/[a-z]*.py"))

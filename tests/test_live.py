@@ -1,0 +1,367 @@
+"""The captioner in a web page says what it says in Python, and asks nobody else."""
+
+import json
+import shutil
+from contextlib import contextmanager
+from importlib.resources import files
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import CHROMIUM, SENTENCES, spotted
+from PIL import Image
+
+from satlib import live
+from satlib.beam_search import beginning, repeats, without_repeats
+from satlib.captioner import load_captioner
+from satlib.live import (
+    Graphs,
+    as_byte,
+    as_half,
+    caption_by,
+    check_graph,
+    export,
+    graphs_of,
+    smaller,
+)
+from satlib.photographs import load_photograph
+
+pytestmark = pytest.mark.timeout(300)
+IN_A_PAGE = pytest.mark.skipif(
+    not (CHROMIUM and shutil.which("npm")), reason="needs chromium and npm"
+)
+
+
+@pytest.fixture(scope="module")
+def graphs(captioner):
+    """The two graphs of the captioner, and what they were tried with."""
+    return graphs_of(captioner)
+
+
+def peaks(caption):
+    return [tuple(divmod(int(a.argmax()), a.shape[1])) for a in caption.alphas]
+
+
+@pytest.mark.parametrize("keep", [None, as_half, as_byte])
+def test_captions_by_the_graphs_are_those_of_the_captioner(
+    captioner, pictures, graphs, keep
+):
+    models = [smaller(model, keep) if keep else model for model in graphs[0]]
+    for picture in pictures:
+        expected = captioner.caption([picture], beam_size=3)[0]
+        found = caption_by(Graphs(*models), captioner, picture, beam_size=3)
+        assert found.words == expected.words and len(found.words) >= 3
+        assert peaks(found) == peaks(expected)
+        near = 1e-4 if keep is None else 0.2
+        assert found.log_prob == pytest.approx(expected.log_prob, abs=near)
+        assert found.gates == pytest.approx(expected.gates, abs=near)
+
+
+def test_planted_regions_without_pooling_and_with(planted):
+    """Cells that are regions, and cells that are pooled, look where they must."""
+    models, _ = graphs_of(planted)
+    picture = Image.fromarray(spotted())
+    found = caption_by(Graphs(*models), planted, picture)
+    assert found.words == ["red", "blue"]
+    assert peaks(found) == [(3, 10), (8, 2)]
+
+
+def test_a_captioner_that_looks_with_an_earlier_stage(captioner):
+    from satlib.captioner import Captioner
+    from satlib.decoder import Decoder
+    from satlib.encoder import build_encoder
+
+    torch.manual_seed(1)
+    encoder = build_encoder(image_size=64, output_stride=16, look_stage=5)
+    words, sizes = captioner.word_map, (encoder.encoder_dim, 0.5, encoder.pool)
+    decoder = Decoder(16, 16, 32, len(words), *sizes, encoder.look_dim)
+    other = Captioner(encoder, decoder, words, 64, max_length=5)
+    models, _ = graphs_of(other)
+    picture = Image.fromarray(spotted(size=70))
+    expected = other.caption([picture], beam_size=2)[0]
+    found = caption_by(Graphs(*models), other, picture, beam_size=2)
+    assert found.words == expected.words
+    np.testing.assert_allclose(found.alphas, expected.alphas, atol=1e-4)
+
+
+def test_a_mask_takes_the_weight_away(graphs):
+    (look, speak), tried = graphs
+    *_, (function, example) = tried
+    with torch.no_grad():
+        found = dict(zip(function.outputs, function(*example), strict=True))
+    assert (found["alpha"][:, 0] == 0).all()
+    assert found["alpha"].sum(1).tolist() == pytest.approx([1, 1])
+    names = [output.name for output in speak.graph.output]
+    assert names == [*function.outputs]
+
+
+def test_weights_are_kept_in_fewer_bits(graphs):
+    (_, speak), _ = graphs
+    sizes = [len(m.SerializeToString()) for m in (speak, smaller(speak, as_half))]
+    assert sizes[1] < 0.75 * sizes[0]
+    values = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    values[1] = 0
+    kept, nodes = as_byte("w", values)
+    assert kept["w_byte"].dtype == np.int8 and [n.op_type for n in nodes][-1] == "Mul"
+    apart = abs(kept["w_byte"] * kept["w_scale"] - values)
+    assert (apart <= abs(values).max(1, keepdims=True) / 254 + 1e-7).all()
+
+
+def test_a_graph_that_says_something_else_is_refused(graphs):
+    (look, _), tried = graphs
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(look)
+    weights = [w for w in wrong.graph.initializer if w.name.endswith("init_h.weight")]
+    values = onnx.numpy_helper.to_array(weights[0]) + 0.1
+    weights[0].CopyFrom(onnx.numpy_helper.from_array(values, weights[0].name))
+    with pytest.raises(RuntimeError, match="graph of Look gives hidden that"):
+        check_graph(wrong, *tried[0])
+
+
+def test_the_command_names_what_is_wrong(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        live.main([str(tmp_path / "out"), "--captioner", str(tmp_path / "none.pt")])
+    assert "no captioner there" in capsys.readouterr().err
+
+
+def exported(captioner, folder, *example):
+    """Write the page of a captioner with its runtime; skip where npm cannot get it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOOK_SCRIPTS", "npm")
+        try:
+            return export(captioner, folder, *example).parent
+        except RuntimeError as error:
+            if "BOOK_SCRIPTS" not in str(error):
+                raise
+            pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def folder(captioner, pictures, tmp_path_factory):
+    """The page of the captioner, as it is put on a web host."""
+    return exported(captioner, tmp_path_factory.mktemp("live"), pictures[0], "One.")
+
+
+OWN = ("file:", "blob:", "data:")
+
+
+@contextmanager
+def opened(folder, chromium, asked=None):
+    """Open the page from the disk; it may ask for nothing from elsewhere."""
+    context, asked = chromium.new_context(), [] if asked is None else asked
+    tab, errors = context.new_page(), []
+    tab.on("pageerror", lambda error: errors.append(error))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto((folder / "index.html").as_uri())
+    try:
+        yield tab
+    finally:
+        context.close()
+    assert errors == []
+    assert [url for url in asked if not url.startswith(OWN)] == []
+
+
+def wait(tab, state="done"):
+    tab.wait_for_function(
+        "state => document.getElementById('live-caption').dataset.state === state",
+        arg=state,
+        timeout=60_000,
+    )
+
+
+def load(tab):
+    tab.locator("#live-load").click()
+    wait(tab)
+
+
+def give(tab, path, state="done"):
+    tab.locator("#live-file").set_input_files(path)
+    wait(tab, state)
+
+
+def told(tab):
+    """Return the caption's words and peaks, as the page has them."""
+    buttons = tab.locator("#live-caption button").all()
+    words = [button.get_attribute("data-word") for button in buttons]
+    text = tab.locator("#live-caption").text_content()
+    assert text == " ".join(words)
+    places = [button.get_attribute("data-peak").split(",") for button in buttons]
+    return words, [tuple(map(int, place)) for place in places]
+
+
+@IN_A_PAGE
+def test_an_example_is_there_and_nothing_heavy(folder, chromium):
+    asked = []
+    with opened(folder, chromium, asked) as tab:
+        assert told(tab)[0] == SENTENCES[1].split()
+        assert [url.rpartition("/")[2] for url in asked] == ["index.html", "page.js"]
+        assert "MB" in tab.locator("#live-load").text_content()
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert size < 45e6
+
+
+@IN_A_PAGE
+def test_the_page_says_what_python_says(
+    folder, chromium, captioner, pictures, tmp_path
+):
+    with opened(folder, chromium) as tab:
+        load(tab)
+        assert told(tab)[0] == SENTENCES[1].split()
+        for number, picture in enumerate(pictures):
+            path = tmp_path / f"{number}.png"
+            picture.save(path)
+            give(tab, path)
+            for width in (1, 3, 10):
+                tab.locator("#live-beams").fill(str(width))
+                wait(tab)
+                expected = captioner.caption([path], beam_size=width)[0]
+                assert told(tab) == (expected.words, peaks(expected))
+                beams = tab.locator("#live-others button").all_text_contents()
+                texts = [" ".join(b.words) for b in [expected, *expected.beams]]
+                assert [beam.rpartition(" (")[0] for beam in beams] == texts
+
+
+@IN_A_PAGE
+def test_photographs_are_turned_and_squashed_as_in_python(
+    folder, chromium, captioner, pictures, tmp_path
+):
+    """Turned by the camera's note, with transparency, with a profile of colours."""
+    one = pictures[1]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    paths = [tmp_path / name for name in ("turned.jpg", "clear.png", "wide.webp")]
+    one.rotate(90, expand=True).save(paths[0], exif=exif, quality=95)
+    clear = one.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(one.size))
+    clear.save(paths[1])
+    one.resize((700, 300)).save(paths[2], lossless=True)
+    with opened(folder, chromium) as tab:
+        load(tab)
+        for path in paths:
+            give(tab, path)
+            expected = captioner.caption([path])[0]
+            assert told(tab) == (expected.words, peaks(expected))
+
+
+@IN_A_PAGE
+def test_what_is_no_picture_gets_a_sentence(folder, chromium, pictures, tmp_path):
+    (tmp_path / "diary.jpg").write_text("Dear diary")
+    pictures[2].save(tmp_path / "good.png")
+    with opened(folder, chromium) as tab:
+        tab.locator("#live-file").set_input_files(tmp_path / "good.png")
+        assert "press the button" in tab.locator("#live-status").text_content()
+        load(tab)
+        assert told(tab)[0] == SENTENCES[3].split()  # the file that waited
+        give(tab, tmp_path / "diary.jpg", "error")
+        error = tab.locator("#live-error").text_content()
+        assert "diary.jpg is no picture" in error and "JPEG" in error
+        give(tab, tmp_path / "good.png")
+        assert told(tab)[0] == SENTENCES[3].split()
+        assert tab.locator("#live-error").text_content() == ""
+
+
+@IN_A_PAGE
+def test_a_browser_that_lacks_something_is_told(folder, chromium):
+    with opened(folder, chromium) as tab:
+        tab.evaluate("delete window.DecompressionStream")
+        tab.locator("#live-load").click()
+        wait(tab, "error")
+        error = tab.locator("#live-error").text_content()
+        assert "no DecompressionStream" in error and "newer browser" in error
+
+
+KEYS = ("ArrowRight", 1), ("End", 4), ("ArrowLeft", 3), ("Home", 0)
+
+
+@IN_A_PAGE
+def test_keys_go_from_word_to_word(folder, chromium):
+    with opened(folder, chromium) as tab:
+        words = tab.locator("#live-caption button")
+        words.first.focus()
+        for key, number in (
+            ("ArrowRight", 1),
+            ("End", 4),
+            ("ArrowLeft", 3),
+            ("Home", 0),
+        ):
+            tab.keyboard.press(key)
+            pressed = [w.get_attribute("aria-pressed") for w in words.all()]
+            assert pressed.index("true") == number and pressed.count("true") == 1
+            active = tab.evaluate("document.activeElement.textContent")
+            assert active == SENTENCES[1].split()[number]
+        about = tab.locator("#live-about").text_content()
+        assert about.startswith("a: ") and "It looks upper " in about
+
+
+SIZES = (40, 90, 24), (11, 7, 24), (300, 50, 32), (24, 24, 24), (68, 50, 32)
+
+
+@IN_A_PAGE
+def test_squares_are_those_of_pillow(chromium):
+    """Shrunk and enlarged, tall and wide, byte for byte; old Pillows never turn."""
+    random, tab, cubic = np.random.default_rng(0), chromium.new_page(), 3
+    for height, width, size in SIZES:
+        colours = random.integers(0, 256, (height, width, 3), np.uint8)
+        clear = np.dstack([colours, np.full((height, width), 255, np.uint8)])
+        found = tab.evaluate(
+            f"([data, width, height, size]) => {{ {live.SQUASH}"
+            "return [...squash({data, width, height}, size)]; }",
+            [clear.flatten().tolist(), width, height, size],
+        )
+        found = np.array(found).reshape(3, size, size).transpose(1, 2, 0)
+        half = (width, size) if height == 300 else (size, height)
+        picture = Image.fromarray(colours).resize(half, cubic)
+        assert (found == np.asarray(picture.resize((size, size), cubic))).all()
+        expected = load_photograph(colours, size).transpose(1, 2, 0)
+        assert abs(found - expected).mean() < 1
+    tab.close()
+
+
+@IN_A_PAGE
+def test_nothing_is_said_twice(chromium):
+    words = ["<start>", "a", "of", "cat", "dog", "red"]
+    content = torch.tensor([False, False, False, True, True, True])
+    random, tab = np.random.default_rng(0), chromium.new_page()
+    seen = set()
+    for _ in range(200):
+        row = random.integers(1, 6, random.integers(0, 8)).tolist()
+        said = beginning(1, 0)
+        for word in row:
+            said = said.then(torch.tensor([word]), content)
+        free = without_repeats(torch.zeros(1, 6), said, content)[0]
+        found = tab.evaluate(
+            f"said => {{ {live.TWICE} return twice(said, (id) => id > 2); }}", [0, *row]
+        )
+        assert {*found} == {*free.isinf().nonzero()[:, 0].tolist()}
+        if not repeats([words[i] for i in row]):
+            seen |= {*found}
+    assert seen == {3, 4, 5}
+    tab.close()
+
+
+@IN_A_PAGE
+def test_photographs_by_the_captioner_that_ships(chromium, tmp_path):
+    captioner = load_captioner()
+    exported(captioner, tmp_path)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 45e6
+    with opened(tmp_path, chromium) as tab:
+        load(tab)
+        for name in ("coffee.png", "rocket.jpg", "astronaut.png"):
+            path = files("skimage") / "data" / name
+            give(tab, str(path))
+            expected = captioner.caption([path])[0]
+            assert told(tab) == (expected.words, peaks(expected))
+            doubts = tab.locator("#live-caption .live-doubted").all_text_contents()
+            pairs = zip(expected.words, expected.chances, strict=True)
+            sure = [(word, p) for word, p in pairs if p and abs(p - 0.5) > 0.05]
+            assert all((word in doubts) == (p < 0.5) for word, p in sure)
+
+
+def test_settings_are_those_of_the_captioner(captioner):
+    known = json.loads(json.dumps(live.settings(captioner)))
+    assert [known["words"][known["special"][n]] for n in ("pad", "end")] == [
+        "<pad>",
+        "<end>",
+    ]
+    assert [known["words"][n] for n in known["functions"]] == ["a", "and", "here"][:2]

@@ -658,7 +658,8 @@ said.addEventListener("keydown", (event) => {
 // All beams of a search: the best is shown, at its first content word.
 function present(found) {
   captions = found;
-  chosen = Math.max(0, found[0].chances.findIndex((known) => known !== null));
+  const content = found[0].chances.findIndex((known) => known !== null);
+  chosen = wish.held ? wish.after.length : Math.max(0, content);
   show(0);
   part("others").replaceChildren(...captions.map(({ words, log_prob }, n) => {
     const item = document.createElement("li"), button = newButton();
@@ -673,7 +674,7 @@ function present(found) {
 
 # chapters/live.md: From the button to the caption
 FETCH = """
-const own = document.currentScript.src;
+const here = document.currentScript.src;
 const message = (text) => { part("status").textContent = text; };
 const report = (text) => { part("error").textContent = text; };
 const NEEDED = ["Worker", "OffscreenCanvas", "DecompressionStream", "WebAssembly"];
@@ -682,7 +683,7 @@ let worker = null;
 function script(name) {
   return new Promise((done, failed) => {
     const one = document.createElement("script");
-    one.src = new URL(`${name}.js`, own);
+    one.src = new URL(`${name}.js`, here);
     one.onload = done;
     one.onerror = () => failed(new Error(`${name}.js did not come`));
     document.head.append(one);
@@ -738,7 +739,8 @@ function failed(why) {
 # chapters/live.md: From the button to the caption
 ASK = """
 let job = 0, asked = 0;
-const wish = { width: 5, photograph: 0, file: null };
+const asItIs = { after: [], held: null, gone: [] };
+const wish = { width: 5, photograph: 0, file: null, ...asItIs };
 
 function ask(changes = {}) {
   Object.assign(wish, changes);
@@ -758,6 +760,7 @@ function heard({ loaded, job: number, so_far, captions: found, error }) {
   if (loaded) {
     said.dataset.state = "ready";
     part("load").textContent = "The captioner is here";
+    part("tools").disabled = false;
     message("Choose a photograph.");
     return ask(wish.file ? {} : example());
   }
@@ -771,18 +774,141 @@ function heard({ loaded, job: number, so_far, captions: found, error }) {
   }
   if (so_far) {
     captions = [so_far];
-    chosen = Math.max(0, so_far.words.length - 1);
+    chosen = wish.held ? wish.after.length : Math.max(0, so_far.words.length - 1);
     return show(0);
   }
   present(found);
   said.dataset.state = "done";
   part("told").textContent = said.textContent;
+  part("contrast").textContent = contrast(found[0]);
   message(`${Math.round(performance.now() - asked)} ms`);
 }
 """
 
 
-# chapters/live.md: From the button to the caption
+# chapters/live.md: Take the gaze into your own hands
+PAINT = """
+const canvas = part("brush"), frame = canvas.parentElement;
+const painted = new Set();
+let tool = "look", cursor = 0, own = null, place = 0;
+const sideOf = () => Math.sqrt(captions[shown].alphas[0].length);
+
+function drawBrush() {
+  const side = sideOf(), shape = new ImageData(side, side);
+  const colour = tool === "rub" ? [128, 128, 128, 230] : [230, 159, 0, 110];
+  for (const region of painted) shape.data.set(colour, 4 * region);
+  if (document.activeElement === canvas) {
+    shape.data.set([255, 255, 255, 200], 4 * cursor);
+  }
+  canvas.width = canvas.height = side;
+  canvas.getContext("2d").putImageData(shape, 0, 0);
+}
+
+function regionAt({ clientX, clientY }) {
+  const { left, top, width, height } = canvas.getBoundingClientRect(), side = sideOf();
+  const at = (part) => Math.max(0, Math.min(side - 1, Math.floor(part * side)));
+  return at((clientY - top) / height) * side + at((clientX - left) / width);
+}
+
+function paint(region) {
+  const side = sideOf(), y = Math.floor(region / side), x = region % side;
+  const before = painted.size;
+  if (!before) place = Math.min(chosen, own.ids.length - 1);
+  cursor = region;
+  for (let i = Math.max(0, y - 1); i <= Math.min(side - 1, y + 1); i++) {
+    for (let j = Math.max(0, x - 1); j <= Math.min(side - 1, x + 1); j++) {
+      painted.add(i * side + j);
+    }
+  }
+  drawBrush();
+  if (painted.size > before) askPainted();
+}
+
+function askPainted() {
+  if (tool === "rub") return ask({ ...asItIs, gone: [...painted] });
+  const held = new Float32Array(sideOf() ** 2).fill(-Infinity);
+  for (const region of painted) held[region] = 0;
+  ask({ ...asItIs, held, after: own.ids.slice(0, place) });
+}
+"""
+
+
+# chapters/live.md: Take the gaze into your own hands
+TOOLS = """
+function contrast(one) {
+  if (!painted.size) own = one;
+  const sure = ({ words, word_log_probs }, n) =>
+    `${words[n] ?? "nothing"} (${percent(Math.exp(word_log_probs[n] ?? 0))})`;
+  if (wish.held) {
+    return `With its gaze held there it says ${sure(one, place)}; by itself it said `
+      + `${sure(own, place)}.`;
+  }
+  if (!wish.gone.length) return "";
+  const lost = own.words.filter((word) => !one.words.includes(word));
+  const count = own.words.length, names = lost.join(", ") || "none";
+  return `Of its ${count} words, ${count - lost.length} are said without that part. `
+    + `Gone: ${names}.`;
+}
+
+function forget() {
+  painted.clear();
+  part("contrast").textContent = "";
+  canvas.width = 0;
+}
+
+function anew() {
+  forget();
+  ask(asItIs);
+}
+
+// The tenth of the regions that the chosen word looked at most.
+function tenth() {
+  const alpha = [...captions[shown].alphas[chosen]];
+  const order = alpha.map((_, i) => i).sort((a, b) => alpha[b] - alpha[a]);
+  use("rub");
+  for (const region of order.slice(0, Math.round(alpha.length / 10))) {
+    painted.add(region);
+  }
+  drawBrush();
+  askPainted();
+}
+
+function use(name) {
+  if (name !== tool && painted.size) anew();
+  tool = name;
+  document.querySelector(`[name=live-tool][value=${name}]`).checked = true;
+  frame.classList.toggle("live-painting", tool !== "look");
+  if (tool === "look") canvas.removeAttribute("tabindex");
+  else canvas.tabIndex = 0;
+}
+
+const paints = (event) => tool !== "look" && own && paint(regionAt(event));
+frame.onpointerdown = (event) => {
+  if (tool !== "look") event.preventDefault();
+  paints(event);
+};
+frame.onpointermove = (event) => event.buttons && paints(event);
+canvas.onfocus = canvas.onblur = () => tool !== "look" && drawBrush();
+canvas.onkeydown = (event) => {
+  const side = sideOf(), x = cursor % side;
+  const ways = { ArrowRight: x < side - 1 && 1, ArrowLeft: x > 0 && -1,
+    ArrowDown: cursor + side < side ** 2 && side, ArrowUp: cursor >= side && -side };
+  if (tool === "look" || !own || !(event.key in ways || event.key === " ")) return;
+  event.preventDefault();
+  if (event.key === " ") return paint(cursor);
+  cursor += Number(ways[event.key]);
+  drawBrush();
+  message(`row ${Math.floor(cursor / side) + 1}, column ${(cursor % side) + 1}`);
+};
+for (const one of document.querySelectorAll("[name=live-tool]")) {
+  one.onchange = () => use(one.value);
+}
+part("tenth").onclick = tenth;
+part("anew").onclick = anew;
+"""
+
+
+# chapters/live.md: Give it a photograph
 GIVE = """
 function take(file) {
   const image = part("photograph");
@@ -793,7 +919,8 @@ function take(file) {
   said.replaceChildren();
   part("others").replaceChildren();
   part("about").textContent = "";
-  ask({ file, photograph: wish.photograph + 1 });
+  forget();
+  ask({ file, photograph: wish.photograph + 1, ...asItIs });
 }
 
 // The example as a file, from the bytes in the page.
@@ -826,7 +953,7 @@ part("load").onclick = wake;
 """
 
 
-# chapters/live.md: From the button to the caption
+# chapters/live.md: Give it a photograph
 CAMERA = """
 async function film() {
   const video = part("video");
@@ -856,14 +983,16 @@ part("camera").hidden = !navigator.mediaDevices;
 live.classList.add("live-awake");
 present(JSON.parse(part("example").textContent));
 """
-PAGE = "".join([SHOW, CHOOSE, FETCH, ASK, GIVE, CAMERA])
+PAGE = "".join([SHOW, CHOOSE, FETCH, ASK, PAINT, TOOLS, GIVE, CAMERA])
 
 
 # chapters/live.md: A folder that is a captioner
 WIDGET = """<section class="live" aria-label="The captioner, live">
 <div class="live-picture"><img id="live-photograph" alt="{alt}"
- src="data:image/jpeg;base64,{picture}"><canvas id="live-veil" width="14"
- height="14" aria-hidden="true"></canvas></div>
+ src="data:image/jpeg;base64,{picture}"><canvas id="live-veil" width="14" height="14"
+ aria-hidden="true"></canvas><canvas id="live-brush" width="14" height="14"
+ role="application" aria-label="The regions: arrow keys move, the space bar paints">
+</canvas></div>
 <p id="live-caption" data-state="prepared" dir="auto" role="group"
  aria-label="The words of the caption">{caption}</p>
 <p id="live-about" aria-live="polite"></p>
@@ -875,6 +1004,14 @@ WIDGET = """<section class="live" aria-label="The captioner, live">
 <label>Beam size
 <input type="number" id="live-beams" min="1" max="10" value="5"></label>
 <span id="live-status" role="status"></span></div>
+<fieldset id="live-tools" class="live-controls" disabled>
+<legend>On the photograph</legend>
+<label><input type="radio" name="live-tool" value="look" checked> see the maps</label>
+<label><input type="radio" name="live-tool" value="hold"> hold the gaze</label>
+<label><input type="radio" name="live-tool" value="rub"> rub out</label>
+<button type="button" id="live-tenth">Rub out what the word looked at</button>
+<button type="button" id="live-anew">Start anew</button></fieldset>
+<p id="live-contrast" role="status"></p>
 <video id="live-video" autoplay muted playsinline hidden></video>
 <p id="live-error" role="alert"></p>
 <p id="live-told" class="live-hidden" aria-live="polite"></p>
@@ -915,6 +1052,14 @@ STYLE = """<style>
  outline-offset: 1px }
 #live-beams { width: 3.5em; font: inherit; color: inherit; background: none;
  border: 1px solid; border-radius: 0.3em; min-height: 1.8rem }
+#live-brush { image-rendering: pixelated }
+.live-painting { cursor: crosshair; touch-action: none }
+fieldset.live-controls { border: 1px solid; border-radius: 0.4rem; margin: 0.6rem 0;
+ padding: 0.4rem 0.7rem }
+fieldset.live-controls legend { float: none; width: auto; font-size: 0.9em; margin: 0;
+ padding: 0 0.3em }
+fieldset:disabled { opacity: 0.6 }
+#live-contrast { min-height: 1.5em; margin: 0.3rem 0 }
 #live-error { color: inherit; font-weight: bold }
 #live-others button { border: 0; text-align: left }
 .live video { max-width: 100%; max-height: 50vh }

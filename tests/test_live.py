@@ -1,5 +1,7 @@
 """The captioner in a web page says what it says in Python, and asks nobody else."""
 
+import base64
+import io
 import json
 import shutil
 from contextlib import contextmanager
@@ -365,3 +367,69 @@ def test_settings_are_those_of_the_captioner(captioner):
         "<end>",
     ]
     assert [known["words"][n] for n in known["functions"]] == ["a", "and", "here"][:2]
+
+
+def paint(tab, row, column, side=14):
+    """Click on a region of the photograph."""
+    box = tab.locator("#live-brush").bounding_box()
+    x = box["x"] + (column + 0.5) / side * box["width"]
+    tab.mouse.click(x, box["y"] + (row + 0.5) / side * box["height"])
+    wait(tab)
+
+
+@IN_A_PAGE
+def test_the_gaze_is_where_it_is_held(folder, chromium):
+    """By the mouse and by the keys, from the chosen word on; and then let go."""
+    with opened(folder, chromium) as tab:
+        assert tab.locator("[name=live-tool]").first.is_disabled()
+        load(tab)
+        words, looks = told(tab)
+        tab.locator("#live-caption button").nth(1).click()
+        tab.get_by_label("hold the gaze").check()
+        paint(tab, 12, 1)
+        held = told(tab)
+        assert held[0][0] == words[0] and held[1][0] == looks[0]
+        for row, column in held[1][1:]:
+            assert 11 <= row <= 13 and 0 <= column <= 2
+        text = tab.locator("#live-contrast").text_content()
+        assert f"says {held[0][1]} (" in text and f"it said {words[1]} (" in text
+        tab.get_by_role("button", name="Start anew").click()
+        wait(tab)
+        assert told(tab) == (words, looks)
+        assert tab.locator("#live-contrast").text_content() == ""
+
+        tab.locator("#live-brush").focus()
+        for key in ("Home", *["ArrowUp"] * 14, *["ArrowLeft"] * 14, "ArrowRight", " "):
+            tab.keyboard.press(key)
+        wait(tab)
+        assert tab.locator("#live-status").text_content().endswith(" ms")
+        assert all(row <= 1 and column <= 2 for row, column in told(tab)[1][1:])
+
+
+@IN_A_PAGE
+def test_what_is_rubbed_out_is_not_seen(folder, chromium, captioner, pictures):
+    """The page takes regions away as one would with a picture in Python."""
+    with opened(folder, chromium) as tab:
+        load(tab)
+        words, _ = told(tab)
+        tab.locator("#live-caption button").nth(2).click()
+        tab.get_by_role("button", name="Rub out what the word").click()
+        wait(tab)
+        text = tab.locator("#live-contrast").text_content()
+        lost = [word for word in words if word not in told(tab)[0]]
+        assert f"{len(words) - len(lost)} are said without" in text
+        assert all(word in text for word in lost)
+        tab.get_by_role("button", name="Start anew").click()
+        wait(tab)
+        tab.get_by_label("rub out", exact=True).check()
+        paint(tab, 7, 7)
+        src = tab.locator("#live-photograph").get_attribute("src")
+        square = load_photograph(
+            io.BytesIO(base64.b64decode(src.partition(",")[2])), 64
+        )
+        place = np.arange(64) * 14 // 64
+        gone = np.outer(abs(place - 7) <= 1, abs(place - 7) <= 1)
+        for colour in square:
+            colour[gone] = int(colour.mean())
+        expected = captioner.caption([square.transpose(1, 2, 0)])[0]
+        assert told(tab) == (expected.words, peaks(expected))

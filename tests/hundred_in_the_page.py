@@ -1,0 +1,81 @@
+"""Caption a hundred pictures in a page and in Python, and print how many are equal.
+
+Run it as `python tests/hundred_in_the_page.py [FOLDER …]`, with folders of photographs.
+It takes some minutes, needs Chromium and npm, and keeps what it found.
+"""
+
+import sys
+import tempfile
+import time
+from importlib.resources import files
+from itertools import chain, islice
+from pathlib import Path
+
+from conftest import CHROMIUM
+from playwright.sync_api import sync_playwright
+from test_live import exported, give, load, opened, peaks, told
+
+from satlib.captioner import load_captioner
+from satlib.files import keep_results
+from satlib.scenes import draw, make_scene
+
+COUNT, SCENES, SEED = 100, 20, 3_200_000
+FREE = "astronaut camera chelsea coffee horse rocket motorcycle_left retina text"
+
+
+def pictures(folders, scratch):
+    """List the paths of a hundred pictures: scikit-image's, drawn, from the folders."""
+    names = [f"{name}.{end}" for name in FREE.split() for end in ("png", "jpg")]
+    found = [Path(str(files("skimage") / "data" / name)) for name in names]
+    found = [path for path in found if path.exists()]
+    given = [sorted(Path(folder).glob("*.jpg")) for folder in folders]
+    scenes = SCENES if given else COUNT - len(found)
+    for number in range(scenes):
+        path = Path(scratch, f"scene {number}.png")
+        draw(make_scene(SEED + number))[0].save(path)
+        found.append(path)
+    some = [each[:: max(1, len(each) // COUNT)] for each in given]
+    turns = chain.from_iterable(zip(*some, strict=False))
+    return [*found, *islice(turns, COUNT - len(found))]
+
+
+def compare(tab, captioner, paths):
+    """Caption pictures in both; return the counts and the mean times in seconds."""
+    found = {"pictures": len(paths), "captions": 0, "words": 0, "peaks": 0}
+    seconds = {"page": 0.0, "python": 0.0}
+    for path in paths:
+        give(tab, path)
+        seconds["page"] += int(tab.locator("#live-status").text_content().split()[0])
+        start = time.perf_counter()
+        expected = captioner.caption([path])[0]
+        seconds["python"] += 1000 * (time.perf_counter() - start)
+        words, places = told(tab)
+        if words != expected.words:
+            print(f"{path.name}: {' '.join(words)} | {' '.join(expected.words)}")
+            continue
+        found["captions"] += 1
+        found["words"] += len(words)
+        pairs = zip(places, peaks(expected), strict=True)
+        found["peaks"] += sum(a == b for a, b in pairs)
+    mean = {name: total / 1000 / len(paths) for name, total in seconds.items()}
+    return found | {"seconds": mean}
+
+
+def main(folders):
+    """Compare, print and keep."""
+    captioner = load_captioner()
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+        paths = pictures(folders, scratch)
+        folder = exported(captioner, Path(scratch, "page"))
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        with opened(folder, browser) as tab:
+            load(tab)
+            found = compare(tab, captioner, paths)
+        browser.close()
+    print(found)
+    keep_results("live", "python tests/hundred_in_the_page.py", SEED, **found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

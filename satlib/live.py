@@ -502,7 +502,7 @@ async function load(parts) {
 
 
 # chapters/live.md: In a worker
-ANSWER = """
+REGARD = """
 const breathe = () => new Promise((done) => {
   const { port1, port2 } = new MessageChannel();
   port1.onmessage = done;
@@ -535,9 +535,32 @@ async function lookAt({ file, photograph, gone = [] }) {
   Object.assign(picture, await sessions.look.run({ images }), { key });
 }
 
+"""
+
+
+# chapters/live.md: In a worker
+ANSWER = """
+async function explain({ said, after, held }) {
+  const free = new Float32Array(model.side ** 2);
+  let beam = { id: model.special.start, hidden: picture.hidden.data,
+    state: picture.state.data };
+  for (let t = 0; ; t++) {
+    const found = await step(picture, [beam], held && t >= after.length ? held : free);
+    if (t < said.length) {
+      const hidden = row(found.next_hidden, 0), state = row(found.next_state, 0);
+      beam = { id: said[t], hidden, state };
+      continue;
+    }
+    const { cells } = picture, numbers = { cells: cells.data, width: cells.dims[1] };
+    for (const name in found) numbers[name] = row(found[name], 0).slice();
+    return numbers;
+  }
+}
+
 async function answer(question) {
   const { job, width, after, held } = question;
   await lookAt(question);
+  if (question.said) return postMessage({ job, numbers: await explain(question) });
   const seen = async (beam) => {
     postMessage({ job, so_far: captionOf(beam) });
     await breathe();
@@ -560,7 +583,7 @@ onmessage = ({ data }) => {
   });
 };
 """
-WORKER = "".join([LOAD, SQUASH, OPEN, LIKELY, TWICE, STEP, SEARCH, CAPTION, ANSWER])
+WORKER = "".join([LOAD, SQUASH, OPEN, LIKELY, TWICE, STEP, SEARCH, CAPTION, REGARD, ANSWER])
 
 
 # chapters/live.md: What the reader sees
@@ -644,6 +667,7 @@ function choose(n) {
     + `${doubt ? " (more likely wrong than right)" : ""}.`
     + ` It looks ${placeOf(one.alphas[n])}. Instead of it: ${rivals}.`
     + ` The gate is open ${percent(one.gates[n])}.`;
+  if (one.ids && worker) askStep();
 }
 
 said.addEventListener("keydown", (event) => {
@@ -742,6 +766,13 @@ let job = 0, asked = 0;
 const asItIs = { after: [], held: null, gone: [] };
 const wish = { width: 5, photograph: 0, file: null, ...asItIs };
 
+// The numbers of the step at the chosen word, where the reader wants to see them.
+function askStep() {
+  if (said.dataset.state !== "done" || !part("step").open) return;
+  const words = captions[shown].ids.slice(0, chosen);
+  worker.postMessage({ ...wish, said: words, job: ++job });
+}
+
 function ask(changes = {}) {
   Object.assign(wish, changes);
   if (!wish.file) return;
@@ -756,7 +787,7 @@ function ask(changes = {}) {
   worker.postMessage({ ...wish, job: ++job });
 }
 
-function heard({ loaded, job: number, so_far, captions: found, error }) {
+function heard({ loaded, job: number, so_far, captions: found, numbers, error }) {
   if (loaded) {
     said.dataset.state = "ready";
     part("load").textContent = "The captioner is here";
@@ -772,6 +803,10 @@ function heard({ loaded, job: number, so_far, captions: found, error }) {
     message("");
     return report(error);
   }
+  if (numbers) {
+    message("");
+    return drawStep(numbers);
+  }
   if (so_far) {
     captions = [so_far];
     chosen = wish.held ? wish.after.length : Math.max(0, so_far.words.length - 1);
@@ -781,6 +816,7 @@ function heard({ loaded, job: number, so_far, captions: found, error }) {
   said.dataset.state = "done";
   part("told").textContent = said.textContent;
   part("contrast").textContent = contrast(found[0]);
+  askStep();
   message(`${Math.round(performance.now() - asked)} ms`);
 }
 """
@@ -834,7 +870,7 @@ function askPainted() {
 
 
 # chapters/live.md: Take the gaze into your own hands
-TOOLS = """
+CONTRAST = """
 function contrast(one) {
   if (!painted.size) own = one;
   const sure = ({ words, word_log_probs }, n) =>
@@ -861,6 +897,11 @@ function anew() {
   ask(asItIs);
 }
 
+"""
+
+
+# chapters/live.md: Take the gaze into your own hands
+TOOLS = """
 // The tenth of the regions that the chosen word looked at most.
 function tenth() {
   const alpha = [...captions[shown].alphas[chosen]];
@@ -905,6 +946,74 @@ for (const one of document.querySelectorAll("[name=live-tool]")) {
 }
 part("tenth").onclick = tenth;
 part("anew").onclick = anew;
+"""
+
+
+# chapters/live.md: The whole step, in numbers
+STEP_PICTURE = """
+const ends = (values) => {
+  const finite = [...values].filter(Number.isFinite);
+  return [Math.min(...finite), Math.max(...finite)];
+};
+
+function heat(values, width) {
+  const picture = document.createElement("canvas"), height = values.length / width;
+  picture.width = width;
+  picture.height = Math.ceil(height);
+  const [least, most] = ends(values), range = most - least || 1;
+  const pixels = new ImageData(width, picture.height);
+  values.forEach((value, i) => {
+    const v = Math.max(0, (value - least) / range);
+    pixels.data.set([255 * v, 190 * v * v + 30, 110 - 60 * v, 255], 4 * i);
+  });
+  picture.getContext("2d").putImageData(pixels, 0, 0);
+  return picture;
+}
+
+const short = (values) => Array.from(values.slice(0, 8), (x) => x.toPrecision(3))
+  .join(", ");
+const mean = (values) => values.reduce((a, b) => a + b) / values.length;
+
+function box(title, page, about, pictures, numbers) {
+  const item = document.createElement("li"), link = document.createElement("a");
+  const fold = document.createElement("details"), text = document.createElement("p");
+  link.textContent = title;
+  if (live.dataset.book) link.href = `${page}.html`;
+  fold.append(Object.assign(document.createElement("summary"), { textContent: about }));
+  text.textContent = numbers;
+  fold.append(text);
+  item.append(link, ...pictures, fold);
+  return item;
+}
+
+function drawStep(found) {
+  const { cells, width, energies, alpha, context, gate, gates, scores } = found;
+  const norms = Array.from({ length: cells.length / width }, (_, i) =>
+    Math.hypot(...cells.subarray(i * width, (i + 1) * width)));
+  const side = Math.sqrt(alpha.length), hidden = gates.length / 4, grid = 32;
+  const four = [0, 1, 2, 3].map((n) => gates.subarray(n * hidden, (n + 1) * hidden));
+  const { words, rivals, word_log_probs } = captions[shown];
+  const said = [[words[chosen], Math.exp(word_log_probs[chosen])], ...rivals[chosen]];
+  const told = (values) => `${values.length} numbers`, even = percent(1 / alpha.length);
+  part("boxes").replaceChildren(
+    box("cells", "encoder", `${norms.length} of ${width} numbers`,
+      [heat(norms, Math.sqrt(norms.length))], `The first cell: ${short(cells)}, …`),
+    box("scores", "attention", told(energies), [heat(energies, side)],
+      `From ${ends(energies).map((e) => e.toFixed(2)).join(" to ")}.`),
+    box("weights", "attention", "their softmax", [heat(alpha, side)],
+      `The largest: ${percent(ends(alpha)[1])}; an even share: ${even}.`),
+    box("context", "attention", told(context), [heat(context, grid)],
+      `${short(context)}, …`),
+    box("gate", "decoder", `open ${percent(mean(gate))}`, [heat(gate, grid)],
+      `${short(gate)}, …`),
+    box("the LSTM's gates", "lstm", "input, forget, candidate, output",
+      four.map((values) => heat(values, grid)),
+      `Means: ${four.map((values) => mean(values).toFixed(2)).join(", ")}.`),
+    box("word scores", "beam_search", told(scores), [heat(scores, 64)],
+      said.map(([word, p]) => `${word} ${percent(p)}`).join(", ")));
+}
+
+part("step").ontoggle = askStep;
 """
 
 
@@ -983,11 +1092,11 @@ part("camera").hidden = !navigator.mediaDevices;
 live.classList.add("live-awake");
 present(JSON.parse(part("example").textContent));
 """
-PAGE = "".join([SHOW, CHOOSE, FETCH, ASK, PAINT, TOOLS, GIVE, CAMERA])
+PAGE = "".join([SHOW, CHOOSE, FETCH, ASK, STEP_PICTURE, PAINT, CONTRAST, TOOLS, GIVE, CAMERA])
 
 
 # chapters/live.md: A folder that is a captioner
-WIDGET = """<section class="live" aria-label="The captioner, live">
+WIDGET = """<section class="live" data-book="{book}" aria-label="The captioner, live">
 <div class="live-picture"><img id="live-photograph" alt="{alt}"
  src="data:image/jpeg;base64,{picture}"><canvas id="live-veil" width="14" height="14"
  aria-hidden="true"></canvas><canvas id="live-brush" width="14" height="14"
@@ -1017,6 +1126,9 @@ WIDGET = """<section class="live" aria-label="The captioner, live">
 <p id="live-told" class="live-hidden" aria-live="polite"></p>
 <details><summary>All beams, the best first</summary>
 <ol id="live-others"></ol></details>
+<details id="live-step"><summary>The whole step that led to this word</summary>
+<ol id="live-boxes"><li>It is computed as soon as the captioner is loaded.</li></ol>
+</details>
 <p class="live-note">Choose, drop or paste a photograph. It stays in your browser:
 nothing is sent anywhere.</p>
 <script type="application/json" id="live-example">{example}</script>
@@ -1043,6 +1155,7 @@ STYLE = """<style>
  align-items: center }
 .live-awake .live-controls { display: flex }
 .live-controls button, .live-button, #live-others button { font: inherit;
+ box-sizing: border-box; display: inline-block; position: relative;
  color: inherit; background: none; border: 1px solid; border-radius: 0.3em;
  padding: 0.2em 0.7em; min-height: 1.8rem; cursor: pointer; margin: 0 }
 #live-load:enabled { background: #0b5fbf; border-color: #0b5fbf; color: white }
@@ -1062,6 +1175,14 @@ fieldset:disabled { opacity: 0.6 }
 #live-contrast { min-height: 1.5em; margin: 0.3rem 0 }
 #live-error { color: inherit; font-weight: bold }
 #live-others button { border: 0; text-align: left }
+#live-boxes { list-style: none; padding: 0; display: flex; flex-wrap: wrap;
+ gap: 0.6rem }
+#live-boxes > li { border: 1px solid; border-radius: 0.4rem; padding: 0.4rem;
+ font-size: 0.85em; max-width: 14rem }
+#live-boxes > li + li > a::before { content: "→ " / "" }
+#live-boxes canvas { display: inline-block; width: 5rem; image-rendering: pixelated;
+ margin: 0.2rem 0.2rem 0.2rem 0 }
+#live-boxes a { display: block }
 .live video { max-width: 100%; max-height: 50vh }
 .live-note { font-size: 0.9em }
 .live-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden;
@@ -1084,6 +1205,7 @@ def widget(captioner, photograph, alt, here=""):
         caption=html.escape(" ".join(caption.words)),
         example=json.dumps(plain(caption)).replace("<", "\\u003c"),
         here=here,
+        book="yes" if here else "",
         style=STYLE,
     )
 
@@ -1147,9 +1269,9 @@ def export(captioner, folder, photograph=None, alt="The example."):
     """
     folder = make_folder(folder)
     (look, speak), tried = graphs_of(captioner)
-    small = {"look": smaller(look, as_half), "speak": smaller(speak, as_byte)}
+    small = {"look": smaller(look, as_half), "speak": smaller(speak, as_half)}
     for model, each in zip(small.values(), tried, strict=True):
-        check_graph(model, *each, tolerance=0.1)
+        check_graph(model, *each, tolerance=0.02)
     parts = {"model": {"bytes": 0}} | write_runtime(folder)
     for name, model in small.items():
         parts[name] = write_part(folder, name, model.SerializeToString())

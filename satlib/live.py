@@ -583,7 +583,8 @@ onmessage = ({ data }) => {
   });
 };
 """
-WORKER = "".join([LOAD, SQUASH, OPEN, LIKELY, TWICE, STEP, SEARCH, CAPTION, REGARD, ANSWER])
+WORKER = LOAD + SQUASH + OPEN + LIKELY + TWICE + STEP + SEARCH + CAPTION
+WORKER += REGARD + ANSWER
 
 
 # chapters/live.md: What the reader sees
@@ -1092,7 +1093,8 @@ part("camera").hidden = !navigator.mediaDevices;
 live.classList.add("live-awake");
 present(JSON.parse(part("example").textContent));
 """
-PAGE = "".join([SHOW, CHOOSE, FETCH, ASK, STEP_PICTURE, PAINT, CONTRAST, TOOLS, GIVE, CAMERA])
+PAGE = SHOW + CHOOSE + FETCH + ASK + STEP_PICTURE + PAINT + CONTRAST + TOOLS
+PAGE += GIVE + CAMERA
 
 
 # chapters/live.md: A folder that is a captioner

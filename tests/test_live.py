@@ -433,3 +433,39 @@ def test_what_is_rubbed_out_is_not_seen(folder, chromium, captioner, pictures):
             colour[gone] = int(colour.mean())
         expected = captioner.caption([square.transpose(1, 2, 0)])[0]
         assert told(tab) == (expected.words, peaks(expected))
+
+
+@IN_A_PAGE
+def test_the_whole_step_shows_its_numbers(folder, chromium, captioner, pictures):
+    """At the chosen word, those that PyTorch computes."""
+    with opened(folder, chromium) as tab:
+        load(tab)
+        tab.locator("#live-step > summary").click()
+        tab.locator("#live-caption button").nth(2).click()
+        boxes = tab.locator("#live-boxes > li")
+        boxes.nth(6).wait_for()
+        names = boxes.locator("a").all_text_contents()
+        assert names[:4] == ["cells", "scores", "weights", "context"]
+        assert boxes.locator("a[href]").count() == 0  # no chapter lies beside it
+        shown = pictures[0].copy()
+        expected = captioner.caption([shown])[0]
+        weight, gate = expected.alphas[2].max(), expected.gates[2]
+        assert f"The largest: {100 * weight:.0f} %" in boxes.nth(2).text_content()
+        assert f"open {100 * gate:.0f} %" in boxes.nth(4).text_content()
+        assert f"{expected.words[2]} " in boxes.nth(6).text_content()
+        assert boxes.nth(5).locator("canvas").count() == 4
+
+
+@IN_A_PAGE
+@pytest.mark.parametrize("width", [320, 380, 1280])
+def test_nothing_is_cut_or_too_small_for_a_finger(folder, chromium, width):
+    with opened(folder, chromium) as tab:
+        tab.set_viewport_size({"width": width, "height": 900})
+        load(tab)
+        tab.locator("#live-step > summary").click()
+        tab.locator("#live-boxes > li").nth(6).wait_for()
+        wide = "document.documentElement.scrollWidth - innerWidth"
+        assert tab.evaluate(wide) <= 0
+        for part in tab.locator(".live button:visible, #live-beams").all():
+            box = part.bounding_box()
+            assert box["height"] >= 24 and box["x"] + box["width"] <= width

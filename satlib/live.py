@@ -686,9 +686,9 @@ function present(found) {
   const content = found[0].chances.findIndex((known) => known !== null);
   chosen = wish.held ? wish.after.length : Math.max(0, content);
   show(0);
-  part("others").replaceChildren(...captions.map(({ words, log_prob }, n) => {
+  part("others").replaceChildren(...captions.map(({ words }, n) => {
     const item = document.createElement("li"), button = newButton();
-    button.textContent = `${words.join(" ")} (${log_prob.toFixed(2)})`;
+    button.textContent = words.join(" ");
     button.onclick = () => show(n);
     item.append(button);
     return item;
@@ -1131,8 +1131,8 @@ WIDGET = """<section class="live" data-book="{book}" aria-label="The captioner, 
 <details id="live-step"><summary>The whole step that led to this word</summary>
 <ol id="live-boxes"><li>It is computed as soon as the captioner is loaded.</li></ol>
 </details>
-<p class="live-note">Choose, drop or paste a photograph. It stays in your browser:
-nothing is sent anywhere.</p>
+<p class="live-note">Choose, drop or paste a photograph; then hold the captioner's
+gaze, or rub a part out. All stays in your browser: nothing is sent anywhere.</p>
 <script type="application/json" id="live-example">{example}</script>
 <script src="{here}page.js" defer></script>
 {style}</section>"""
@@ -1173,8 +1173,8 @@ fieldset.live-controls { border: 1px solid; border-radius: 0.4rem; margin: 0.6re
  padding: 0.4rem 0.7rem }
 fieldset.live-controls legend { float: none; width: auto; font-size: 0.9em; margin: 0;
  padding: 0 0.3em }
-fieldset:disabled { opacity: 0.6 }
-#live-contrast { min-height: 1.5em; margin: 0.3rem 0 }
+.live fieldset:disabled { display: none }
+#live-contrast { margin: 0.3rem 0 }
 #live-error { color: inherit; font-weight: bold }
 #live-others button { border: 0; text-align: left }
 #live-boxes { list-style: none; padding: 0; display: flex; flex-wrap: wrap;

@@ -168,7 +168,7 @@ def wait(tab, state="done"):
     tab.wait_for_function(
         "state => document.getElementById('live-caption').dataset.state === state",
         arg=state,
-        timeout=60_000,
+        timeout=120_000,
     )
 
 
@@ -221,7 +221,7 @@ def test_the_page_says_what_python_says(
                 assert told(tab) == (expected.words, peaks(expected))
                 beams = tab.locator("#live-others button").all_text_contents()
                 texts = [" ".join(b.words) for b in [expected, *expected.beams]]
-                assert [beam.rpartition(" (")[0] for beam in beams] == texts
+                assert beams == texts
 
 
 @IN_A_PAGE
@@ -371,6 +371,7 @@ def test_settings_are_those_of_the_captioner(captioner):
 
 def paint(tab, row, column, side=14):
     """Click on a region of the photograph."""
+    tab.locator("#live-brush").scroll_into_view_if_needed()
     box = tab.locator("#live-brush").bounding_box()
     x = box["x"] + (column + 0.5) / side * box["width"]
     tab.mouse.click(x, box["y"] + (row + 0.5) / side * box["height"])

@@ -1033,11 +1033,16 @@ function take(file) {
   ask({ file, photograph: wish.photograph + 1, ...asItIs });
 }
 
-// The example as a file, from the bytes in the page.
-function example() {
-  const [kind, text] = part("photograph").src.split(/^data:|;base64,/).slice(1);
+// A picture that stands in the page as a file, from the bytes of its address.
+function fileOf({ src, alt }) {
+  const [kind, text] = src.split(/^data:|;base64,/).slice(1);
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  return { file: new File([bytes], "the example", { type: kind }), photograph: 1 };
+  return new File([bytes], alt, { type: kind });
+}
+
+const example = () => ({ file: fileOf(part("photograph")), photograph: 1 });
+for (const button of part("gallery").children) {
+  button.onclick = () => take(fileOf(button.firstChild));
 }
 
 const first = (files) => { if (files.length) take(files[0]); };
@@ -1123,6 +1128,7 @@ WIDGET = """<section class="live" data-book="{book}" aria-label="The captioner, 
 <button type="button" id="live-tenth">Rub out what the word looked at</button>
 <button type="button" id="live-anew">Start anew</button></fieldset>
 <p id="live-contrast" role="status"></p>
+<div id="live-gallery" class="live-controls">{gallery}</div>
 <video id="live-video" autoplay muted playsinline hidden></video>
 <p id="live-error" role="alert"></p>
 <p id="live-told" class="live-hidden" aria-live="polite"></p>
@@ -1185,6 +1191,10 @@ fieldset.live-controls legend { float: none; width: auto; font-size: 0.9em; marg
 #live-boxes canvas { display: inline-block; width: 5rem; image-rendering: pixelated;
  margin: 0.2rem 0.2rem 0.2rem 0 }
 #live-boxes a { display: block }
+#live-gallery { margin: 0.6rem 0 }
+#live-gallery button { padding: 0; line-height: 0; overflow: hidden }
+.live #live-gallery img { width: 4.5rem; margin: 0; padding: 0; background: none }
+#live-gallery:empty { display: none }
 .live video { max-width: 100%; max-height: 50vh }
 .live-note { font-size: 0.9em }
 .live-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden;
@@ -1193,11 +1203,20 @@ fieldset.live-controls legend { float: none; width: auto; font-size: 0.9em; marg
 
 
 # chapters/live.md: A folder that is a captioner
-def widget(captioner, photograph, alt, here=""):
+def thumbnail(pair):
+    """Return a button for the gallery, of a picture and its name, as HTML."""
+    picture, name = pair
+    data = base64.b64encode(jpeg(as_shown(picture, 256))).decode()
+    image = f'<img alt="{html.escape(name)}" src="data:image/jpeg;base64,{data}">'
+    return f'<button type="button">{image}</button>'
+
+
+# chapters/live.md: A folder that is a captioner
+def widget(captioner, photograph, alt, here="", gallery=()):
     """Return the live captioner as HTML, with a photograph as its example.
 
     `alt` says what the photograph shows; `here` is where the page finds the files that
-    `export` has written.
+    `export` has written. The `gallery` holds more to choose from: (picture, name).
     """
     picture = jpeg(as_shown(photograph, 480))
     caption = captioner.caption([Image.open(io.BytesIO(picture))])[0]
@@ -1208,6 +1227,7 @@ def widget(captioner, photograph, alt, here=""):
         example=json.dumps(plain(caption)).replace("<", "\\u003c"),
         here=here,
         book="yes" if here else "",
+        gallery="".join(map(thumbnail, gallery)),
         style=STYLE,
     )
 
@@ -1263,11 +1283,11 @@ def write_runtime(folder):
 EXAMPLE = files("skimage") / "data" / "chelsea.png", "A cat's face, seen from near."
 
 
-def export(captioner, folder, photograph=None, alt="The example."):
+def export(captioner, folder, photograph=None, alt="The example.", gallery=()):
     """Write a web page that captions with a captioner into a folder; return its path.
 
-    The `photograph` is shown first, `alt` says what it shows. Raises RuntimeError where
-    a graph does not compute what the captioner does.
+    `photograph`, `alt` and `gallery` are as for `widget`. Raises RuntimeError where a
+    graph does not compute what the captioner does.
     """
     folder = make_folder(folder)
     (look, speak), tried = graphs_of(captioner)
@@ -1289,7 +1309,7 @@ def export(captioner, folder, photograph=None, alt="The example."):
     write_text(folder / "page.js", script)
     if photograph is None:
         photograph, alt = EXAMPLE
-    body = widget(captioner, photograph, alt)
+    body = widget(captioner, photograph, alt, gallery=gallery)
     write_text(folder / "index.html", ALONE.format(body=body))
     return folder / "index.html"
 

@@ -470,3 +470,15 @@ def test_nothing_is_cut_or_too_small_for_a_finger(folder, chromium, width):
         for part in tab.locator(".live button:visible, #live-beams").all():
             box = part.bounding_box()
             assert box["height"] >= 24 and box["x"] + box["width"] <= width
+
+
+@IN_A_PAGE
+def test_a_gallery_gives_its_pictures(captioner, pictures, tmp_path, chromium):
+    gallery = [(picture, f"scene {n}") for n, picture in enumerate(pictures)]
+    exported(captioner, tmp_path, *gallery[0], gallery)
+    with opened(tmp_path, chromium) as tab:
+        load(tab)
+        for number, said in enumerate(SENTENCES.values()):
+            tab.get_by_role("button", name=f"scene {number}").click()
+            wait(tab)
+            assert told(tab)[0] == said.split()

@@ -355,19 +355,21 @@ function largest(values, count) {
 
 
 # chapters/live.md: The search, once more
-TWICE = """
-// The ids that would say a thing again after `said`; `content` tells which ids count.
-function twice(said, content) {
-  const last = said.length - 1, again = [];
-  let run = 0;
+REPEATS = """
+// Take from `values` the words that would say a thing again after `said`.
+function withoutRepeats(values, said, content) {
+  const last = said.length - 1;
+  let run = 0, known = false;
   while (run <= last && content(said[last - run])) run++;
   said.forEach((id, place) => {
     const ends = content(id) && (place === last || !content(said[place + 1]));
     const alike = place >= run && said.slice(place - run, place)
       .every((other, n) => other === said[last + 1 - run + n]);
-    if (ends && (alike || place === last)) again.push(id);
+    known ||= run > 0 && alike;
+    if (ends && (alike || place === last)) values[id] = -Infinity;
   });
-  return again;
+  const free = values.some((value, id) => content(id) && value > -Infinity);
+  if (known && free) values.forEach((_, id) => content(id) || (values[id] = -Infinity));
 }
 """
 
@@ -416,7 +418,7 @@ async function search(picture, { width, after = [], held = null, seen }) {
       const n = live.indexOf(beam);
       if (n < 0) return [beam];
       const values = logProbs(row(found.scores, n), t ? silent : [...silent, end]);
-      for (const id of twice(beam.said, content)) values[id] = -Infinity;
+      withoutRepeats(values, beam.said, content);
       const likely = largest(values, Math.max(width, model.rivals + 1));
       const gate = row(found.gate, n).reduce((a, b) => a + b) / found.gate.dims[1];
       const kept = { parent: beam, likely, gate, alpha: row(found.alpha, n).slice() };
@@ -583,7 +585,7 @@ onmessage = ({ data }) => {
   });
 };
 """
-WORKER = LOAD + SQUASH + OPEN + LIKELY + TWICE + STEP + SEARCH + CAPTION
+WORKER = LOAD + SQUASH + OPEN + LIKELY + REPEATS + STEP + SEARCH + CAPTION
 WORKER += REGARD + ANSWER
 
 

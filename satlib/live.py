@@ -12,6 +12,7 @@ import json
 import os
 import warnings
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -23,11 +24,14 @@ from torch import nn
 
 from satlib.beam_search import FUNCTION, RIVALS, beam_search
 from satlib.captioner import caption_from, load_captioner
+from satlib.configuration import Config
 from satlib.decoder import Decoder
 from satlib.figures import jpeg
 from satlib.files import data_folder, make_folder, write_text
+from satlib.fit import fit
 from satlib.maps import as_shown
 from satlib.photographs import load_photograph
+from satlib.scenes import draw, make_scene
 from satlib.site import RUNTIME, addresses
 
 
@@ -553,7 +557,11 @@ async function explain({ said, after, held }) {
       beam = { id: said[t], hidden, state };
       continue;
     }
-    const { cells } = picture, numbers = { cells: cells.data, width: cells.dims[1] };
+    const { cells: { data, dims: [count, width] } } = picture, norms = [];
+    for (let i = 0; i < count; i++) {
+      norms.push(Math.hypot(...data.subarray(i * width, (i + 1) * width)));
+    }
+    const numbers = { norms, width, first: data.slice(0, 8) };
     for (const name in found) numbers[name] = row(found[name], 0).slice();
     return numbers;
   }
@@ -670,7 +678,7 @@ function choose(n) {
     + `${doubt ? " (more likely wrong than right)" : ""}.`
     + ` It looks ${placeOf(one.alphas[n])}. Instead of it: ${rivals}.`
     + ` The gate is open ${percent(one.gates[n])}.`;
-  if (one.ids && worker) askStep();
+  askStep();
 }
 
 said.addEventListener("keydown", (event) => {
@@ -702,6 +710,7 @@ function present(found) {
 # chapters/live.md: From the button to the caption
 FETCH = """
 const here = document.currentScript.src;
+const EXAMPLE = JSON.parse(part("example").textContent);
 const message = (text) => { part("status").textContent = text; };
 const report = (text) => { part("error").textContent = text; };
 const NEEDED = ["Worker", "OffscreenCanvas", "DecompressionStream", "WebAssembly"];
@@ -771,7 +780,9 @@ const wish = { width: 5, photograph: 0, file: null, ...asItIs };
 
 // The numbers of the step at the chosen word, where the reader wants to see them.
 function askStep() {
-  if (said.dataset.state !== "done" || !part("step").open) return;
+  if (!part("step").open) return;
+  if (said.dataset.state === "prepared") return prepared();
+  if (said.dataset.state !== "done") return;
   const words = captions[shown].ids.slice(0, chosen);
   worker.postMessage({ ...wish, said: words, job: ++job });
 }
@@ -952,6 +963,18 @@ part("anew").onclick = anew;
 """
 
 
+# chapters/live.md: Take the gaze into your own hands
+SCENES = range(3_300_000, 3_300_024)
+
+
+def export_scenes(captioner, folder):
+    """Write the page of a captioner of scenes, with a gallery of `SCENES`."""
+    scenes = [make_scene(seed) for seed in SCENES]
+    names = [" and ".join(thing.phrase for thing in s.objects) for s in scenes]
+    gallery = [(draw(s)[0], name) for s, name in zip(scenes, names, strict=True)]
+    return export(captioner, folder, *gallery[0], gallery)
+
+
 # chapters/live.md: The whole step, in numbers
 STEP_PICTURE = """
 const ends = (values) => {
@@ -990,17 +1013,15 @@ function box(title, page, about, pictures, numbers) {
 }
 
 function drawStep(found) {
-  const { cells, width, energies, alpha, context, gate, gates, scores } = found;
-  const norms = Array.from({ length: cells.length / width }, (_, i) =>
-    Math.hypot(...cells.subarray(i * width, (i + 1) * width)));
+  const { norms, first, width, energies, alpha, context, gate, gates, scores } = found;
   const side = Math.sqrt(alpha.length), hidden = gates.length / 4, grid = 32;
-  const four = [0, 1, 2, 3].map((n) => gates.subarray(n * hidden, (n + 1) * hidden));
+  const four = [0, 1, 2, 3].map((n) => gates.slice(n * hidden, (n + 1) * hidden));
   const { words, rivals, word_log_probs } = captions[shown];
   const said = [[words[chosen], Math.exp(word_log_probs[chosen])], ...rivals[chosen]];
   const told = (values) => `${values.length} numbers`, even = percent(1 / alpha.length);
   part("boxes").replaceChildren(
     box("cells", "encoder", `${norms.length} of ${width} numbers`,
-      [heat(norms, Math.sqrt(norms.length))], `The first cell: ${short(cells)}, …`),
+      [heat(norms, Math.sqrt(norms.length))], `The first cell: ${short(first)}, …`),
     box("scores", "attention", told(energies), [heat(energies, side)],
       `From ${ends(energies).map((e) => e.toFixed(2)).join(" to ")}.`),
     box("weights", "attention", "their softmax", [heat(alpha, side)],
@@ -1014,6 +1035,14 @@ function drawStep(found) {
       `Means: ${four.map((values) => mean(values).toFixed(2)).join(", ")}.`),
     box("word scores", "beam_search", told(scores), [heat(scores, 64)],
       said.map(([word, p]) => `${word} ${percent(p)}`).join(", ")));
+}
+
+// The one step of the example whose numbers stand in the page.
+function prepared() {
+  if (shown === 0 && chosen === EXAMPLE.place) return drawStep(EXAMPLE.step);
+  const item = document.createElement("li");
+  item.textContent = "It is computed as soon as the captioner is loaded.";
+  part("boxes").replaceChildren(item);
 }
 
 part("step").ontoggle = askStep;
@@ -1098,7 +1127,7 @@ async function film() {
 part("camera").onclick = film;
 part("camera").hidden = !navigator.mediaDevices;
 live.classList.add("live-awake");
-present(JSON.parse(part("example").textContent));
+present(EXAMPLE.beams);
 """
 PAGE = SHOW + CHOOSE + FETCH + ASK + STEP_PICTURE + PAINT + CONTRAST + TOOLS
 PAGE += GIVE + CAMERA
@@ -1137,8 +1166,7 @@ WIDGET = """<section class="live" data-book="{book}" aria-label="The captioner, 
 <details><summary>All beams, the best first</summary>
 <ol id="live-others"></ol></details>
 <details id="live-step"><summary>The whole step that led to this word</summary>
-<ol id="live-boxes"><li>It is computed as soon as the captioner is loaded.</li></ol>
-</details>
+<ol id="live-boxes"></ol></details>
 <p class="live-note">Choose, drop or paste a photograph; then hold the captioner's
 gaze, or rub a part out. All stays in your browser: nothing is sent anywhere.</p>
 <script type="application/json" id="live-example">{example}</script>
@@ -1205,6 +1233,28 @@ fieldset.live-controls legend { float: none; width: auto; font-size: 0.9em; marg
 
 
 # chapters/live.md: A folder that is a captioner
+@torch.no_grad()
+def step_of(captioner, image, before):
+    """Return all numbers of the step after the words `before`, as plain values.
+
+    A dict of lists: the outputs of `Speak`, the norms of the cells and the first of
+    them, shortened, with its full `width`.
+    """
+    look, speak = Look(captioner), Speak(captioner)
+    square = load_photograph(image, captioner.image_size)
+    cells, keys, hidden, state = look(torch.from_numpy(square)[None])
+    mask, numbers = torch.zeros(len(keys)), captioner.word_map
+    for word in ["<start>", *before]:
+        words = torch.tensor([numbers[word]])
+        found = speak(words, hidden, state, cells, keys, mask)
+        _, hidden, state, *_ = found
+    named = {n: t[0] for n, t in zip(Speak.outputs, found, strict=True)}
+    named |= {"norms": cells.norm(dim=1), "first": cells[0, :8]}
+    plain = {name: tensor.numpy().round(3).tolist() for name, tensor in named.items()}
+    return plain | {"width": cells.shape[1]}
+
+
+# chapters/live.md: A folder that is a captioner
 def thumbnail(pair):
     """Return a button for the gallery, of a picture and its name, as HTML."""
     picture, name = pair
@@ -1221,12 +1271,17 @@ def widget(captioner, photograph, alt, here="", gallery=()):
     `export` has written. The `gallery` holds more to choose from: (picture, name).
     """
     picture = jpeg(as_shown(photograph, 480))
-    caption = captioner.caption([Image.open(io.BytesIO(picture))])[0]
+    small = Image.open(io.BytesIO(picture))
+    caption = captioner.caption([small])[0]
+    chances = [chance is not None for chance in caption.chances]
+    place = chances.index(True) if True in chances else 0
+    example = {"beams": plain(caption), "place": place}
+    example["step"] = step_of(captioner, small, caption.words[:place])
     return WIDGET.format(
         alt=html.escape(alt),
         picture=base64.b64encode(picture).decode(),
         caption=html.escape(" ".join(caption.words)),
-        example=json.dumps(plain(caption)).replace("<", "\\u003c"),
+        example=json.dumps(example).replace("<", "\\u003c"),
         here=here,
         book="yes" if here else "",
         gallery="".join(map(thumbnail, gallery)),
@@ -1328,13 +1383,20 @@ ALONE = """<!doctype html><html lang="en"><meta charset="utf-8">
 def main(arguments=None):
     """Run `python -m satlib.live FOLDER`."""
     parser = argparse.ArgumentParser("python -m satlib.live", description=__doc__)
-    parser.add_argument("folder", metavar="FOLDER", help="where the page is written")
+    text = "where the page is written; without it, the site's own are written anew"
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", help=text)
     parser.add_argument("--captioner", help="a checkpoint; else the one that ships")
     parser.add_argument("--photograph", help="the example that the page shows first")
     chosen = parser.parse_args(arguments)
+    if not chosen.folder and (chosen.captioner or chosen.photograph):
+        parser.error("tell where, with FOLDER: the site's pages have their own")
     try:
         captioner = load_captioner(chosen.captioner)
-        print(export(captioner, chosen.folder, chosen.photograph))
+        folder = chosen.folder or data_folder() / "live"
+        print(export(captioner, folder, chosen.photograph))
+        if not chosen.folder:
+            of_scenes = load_captioner(fit(Config()).best)
+            print(export_scenes(of_scenes, Path(folder, "scenes")))
     except (OSError, ValueError, RuntimeError) as error:
         parser.error(str(error))
 

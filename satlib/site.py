@@ -435,8 +435,9 @@ def _bring_live(app, exception):
     made = data_folder() / "live"
     last = "wasm.js" if os.environ.get("BOOK_SCRIPTS") == "npm" else "index.html"
     shipped = (SHIPPED_DATA / "captioner.pt").stat().st_mtime
-    if not (made / last).exists() or (made / last).stat().st_mtime < shipped:
-        subprocess.run([sys.executable, "-m", "satlib.live", made], check=True)
+    found = [path for path in (made / last, made / "scenes" / last) if path.exists()]
+    if len(found) < 2 or any(path.stat().st_mtime < shipped for path in found):
+        subprocess.run([sys.executable, "-m", "satlib.live"], check=True)
     shutil.copytree(made, Path(app.outdir, "_static", "live"), dirs_exist_ok=True)
 
 

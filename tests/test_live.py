@@ -6,6 +6,7 @@ import json
 import shutil
 from contextlib import contextmanager
 from importlib.resources import files
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ import pytest
 import torch
 from conftest import CHROMIUM, SENTENCES, spotted
 from PIL import Image
+from playwright.sync_api import expect
 
 from satlib import live
 from satlib.beam_search import beginning, without_repeats
@@ -26,8 +28,10 @@ from satlib.live import (
     export,
     graphs_of,
     smaller,
+    step_of,
 )
 from satlib.photographs import load_photograph
+from satlib.scenes import make_scene
 
 pytestmark = pytest.mark.timeout(300)
 IN_A_PAGE = pytest.mark.skipif(
@@ -125,6 +129,41 @@ def test_the_command_names_what_is_wrong(tmp_path, capsys):
     with pytest.raises(SystemExit):
         live.main([str(tmp_path / "out"), "--captioner", str(tmp_path / "none.pt")])
     assert "no captioner there" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        live.main(["--photograph", "a.png"])
+    assert "tell where, with FOLDER" in capsys.readouterr().err
+
+
+def test_without_a_folder_the_pages_of_the_site_are_written(
+    tmp_path, captioner, monkeypatch
+):
+    monkeypatch.setattr(live, "fit", lambda config: SimpleNamespace(best="scenes"))
+    monkeypatch.setattr(live, "load_captioner", lambda path: captioner)
+    monkeypatch.setattr(live, "data_folder", lambda: tmp_path)
+    monkeypatch.setattr(live, "addresses", lambda folder, choice, scripts: {})
+    monkeypatch.setattr(live, "SCENES", live.SCENES[:2])
+    live.main([])
+    names = {path.name for path in (tmp_path / "live" / "scenes").iterdir()}
+    assert names == {*("index.html", "page.js", "model.js", "look.js", "speak.js")}
+    assert names | {"scenes"} == {p.name for p in (tmp_path / "live").iterdir()}
+    gallery = (tmp_path / "live" / "scenes" / "index.html").read_text()
+    for seed in live.SCENES:
+        things = [thing.phrase for thing in make_scene(seed).objects]
+        assert f'alt="{" and ".join(things)}"' in gallery
+
+
+def test_the_prepared_step_is_that_of_the_decoder(captioner, pictures):
+    expected = captioner.caption([pictures[1]])[0]
+    for place in (0, 2):
+        found = step_of(captioner, pictures[1], expected.words[:place])
+        alpha = expected.alphas[place].flatten()
+        np.testing.assert_allclose(found["alpha"], alpha, atol=1e-3)
+        assert np.mean(found["gate"]) == pytest.approx(expected.gates[place], abs=1e-3)
+        best = max(range(len(found["scores"])), key=found["scores"].__getitem__)
+        assert [*captioner.word_map][best] == expected.words[place]
+        assert len(found["first"]) == 8 <= found["width"]
+        energies = torch.tensor(found["energies"])
+        np.testing.assert_allclose(energies.softmax(0), alpha, atol=1e-3)
 
 
 def exported(captioner, folder, *example):
@@ -440,20 +479,28 @@ def test_what_is_rubbed_out_is_not_seen(folder, chromium, captioner, pictures):
 
 @IN_A_PAGE
 def test_the_whole_step_shows_its_numbers(folder, chromium, captioner, pictures):
-    """At the chosen word, those that PyTorch computes."""
+    """At the chosen word, those that PyTorch computes; of one, before it is loaded."""
     with opened(folder, chromium) as tab:
-        load(tab)
+        boxes, words = (
+            tab.locator("#live-boxes > li"),
+            tab.locator("#live-caption button"),
+        )
         tab.locator("#live-step > summary").click()
-        tab.locator("#live-caption button").nth(2).click()
-        boxes = tab.locator("#live-boxes > li")
-        boxes.nth(6).wait_for()
+        assert boxes.count() == 7
+        prepared = boxes.all_text_contents()
+        words.nth(2).click()
+        assert "as soon as the captioner is loaded" in boxes.nth(0).text_content()
+        load(tab)
+        words.nth(0).click()
+        expect(boxes.nth(2)).to_have_text(prepared[2])
+        words.nth(2).click()
         names = boxes.locator("a").all_text_contents()
         assert names[:4] == ["cells", "scores", "weights", "context"]
         assert boxes.locator("a[href]").count() == 0  # no chapter lies beside it
         shown = pictures[0].copy()
         expected = captioner.caption([shown])[0]
         weight, gate = expected.alphas[2].max(), expected.gates[2]
-        assert f"The largest: {100 * weight:.0f} %" in boxes.nth(2).text_content()
+        expect(boxes.nth(2)).to_contain_text(f"The largest: {100 * weight:.0f} %")
         assert f"open {100 * gate:.0f} %" in boxes.nth(4).text_content()
         assert f"{expected.words[2]} " in boxes.nth(6).text_content()
         assert boxes.nth(5).locator("canvas").count() == 4

@@ -1036,8 +1036,11 @@ function drawStep(found) {
     box("word scores", "beam_search", told(scores), [heat(scores, 64)],
       said.map(([word, p]) => `${word} ${percent(p)}`).join(", ")));
 }
+"""
 
-// The one step of the example whose numbers stand in the page.
+
+# chapters/live.md: The whole step, in numbers
+PREPARED = """
 function prepared() {
   if (shown === 0 && chosen === EXAMPLE.place) return drawStep(EXAMPLE.step);
   const item = document.createElement("li");
@@ -1129,7 +1132,7 @@ part("camera").hidden = !navigator.mediaDevices;
 live.classList.add("live-awake");
 present(EXAMPLE.beams);
 """
-PAGE = SHOW + CHOOSE + FETCH + ASK + STEP_PICTURE + PAINT + CONTRAST + TOOLS
+PAGE = SHOW + CHOOSE + FETCH + ASK + STEP_PICTURE + PREPARED + PAINT + CONTRAST + TOOLS
 PAGE += GIVE + CAMERA
 
 

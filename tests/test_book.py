@@ -221,7 +221,7 @@ def parts():
     """List the parts of the table of contents: (caption, numbered or not, pages)."""
     return [
         (
-            part["caption"],
+            part.get("caption"),
             part.get("numbered", False),
             [page["file"].removeprefix("chapters/") for page in part["chapters"]],
         )
@@ -230,6 +230,7 @@ def parts():
 
 
 PAGES = [page for _, _, pages in parts() for page in pages]
+PARTS = [page for page in PAGES if page.startswith("part_")]
 COURSE = [page for _, numbered, pages in parts() if numbered for page in pages]
 BACK = parts()[-1][2]  # glossary, names, faults, bibliography
 
@@ -239,11 +240,23 @@ def test_every_page_is_in_the_table_of_contents():
 
 
 def test_the_course_comes_first_and_alone_has_numbers():
-    assert PAGES[: len(COURSE)] == COURSE
+    numbered = [page for page in PAGES if page not in PARTS]
+    assert numbered[: len(COURSE)] == COURSE
     assert COURSE[0] == "encoder" and COURSE[-1] == "card"
 
 
-@pytest.mark.parametrize("name", sorted({*PAGES} - {*BACK}))
+def test_each_part_of_the_course_has_a_page_that_asks_and_names_its_chapters():
+    found = [pages for _, numbered, pages in parts() if numbered or pages[0] in PARTS]
+    asked, answers = found[::2], found[1::2]
+    assert asked == [[page] for page in PARTS] and len(asked) == len(answers) == 5
+    for (page,), chapters in zip(asked, answers, strict=True):
+        assert TEXTS[page].splitlines()[0].endswith("?")
+        rows = re.findall(r"^- \[.+\]\((\w+)\.md\): .+", TEXTS[page], re.M)
+        assert rows == chapters
+        assert f"]({page}.md)" in TEXTS["index"]
+
+
+@pytest.mark.parametrize("name", sorted({*PAGES} - {*BACK, *PARTS}))
 def test_a_title_begins_with_the_name_of_the_module(name):
     title = cells_of(CHAPTERS[name])[0][1].splitlines()[0].removeprefix("# ")
     word, colon, rest = title.partition(": ")
@@ -345,7 +358,7 @@ def test_pages_run_ahead_and_those_that_show_the_captioner_wait_for_it(
 def test_the_map_of_the_book_has_every_page_under_its_title_and_number():
     row = re.compile(r"^(\d+\.|-) \[(.+)\]\((\w+)\.md\)$", re.MULTILINE)
     rows = row.findall(TEXTS["index"])
-    assert sorted(page for _, _, page in rows) == sorted(PAGES)
+    assert sorted(page for _, _, page in rows) == sorted({*PAGES} - {*PARTS})
     for mark, title, page in rows:
         assert f"\n# {title}\n" in "\n" + TEXTS[page]
         assert mark == (f"{COURSE.index(page) + 1}." if page in COURSE else "-")

@@ -73,7 +73,8 @@ calibration: caption_files beam_search files model captioner
 card: bleu beam_search files model captioner grounding calibration
 ablation: files configuration fit captioner calibration card
 phrases: caption_files files model captioner grounding calibration
-live: figures decoder beam_search files site photographs maps captioner
+live: figures decoder beam_search files scenes site configuration photographs maps fit
+    captioner
 """
 INIT = {"__version__"}  # what may be imported from satlib itself
 MODULES = sorted(path.stem for path in tangle.ROOT.glob("satlib/[a-z]*.py"))

@@ -59,7 +59,7 @@ class CiderReward:
 
 # chapters/self_critical.md: A reward for a caption
 def similarity(caption, reference):
-    """Return the mean over n of equation (eq-cider), for one reference, without the 10.
+    """Return the mean over n of CIDEr-D's cosine, for one reference, without the 10.
 
     Both are pairs of `CiderReward.vectors` and a number of words.
     """

@@ -272,19 +272,19 @@ function windows(from, to) {
 // Lines of `from` pixels, as bytes, to (to, lines, 3); `line` and `pixel` are the steps
 // from one line to the next and from one pixel to the next.
 function shrink(bytes, { lines, line, from, pixel }, to) {
-  const result = new Uint8ClampedArray(to * lines * 3);
-  windows(from, to).forEach(({ first, weights }, place) => {
-    for (let n = 0; n < lines; n++) {
+  const result = new Uint8ClampedArray(to * lines * 3), all = windows(from, to);
+  for (let n = 0; n < lines; n++) {
+    all.forEach(({ first, weights }, place) => {
       for (let colour = 0; colour < 3; colour++) {
         let sum = 2 ** 21, at = n * line + first * pixel + colour;
-        for (const weight of weights) {
-          sum += weight * bytes[at];
+        for (let k = 0; k < weights.length; k++) {
+          sum += weights[k] * bytes[at];
           at += pixel;
         }
         result[(place * lines + n) * 3 + colour] = Math.floor(sum / 2 ** 22);
       }
-    }
-  });
+    });
+  }
   return result;
 }
 
@@ -327,7 +327,12 @@ async function pixelsOf(file) {
   context.fillRect(0, 0, width, height);
   context.drawImage(image, 0, 0);
   image.close();
-  return context.getImageData(0, 0, width, height);
+  const pixels = context.getImageData(0, 0, width, height);
+  if (pixels.data[3] !== 255) {  // not even white: there was no room for it
+    throw new Error(`${file.name || "It"} has ${width} x ${height} pixels, more than `
+      + "this browser can draw. Save it smaller.");
+  }
+  return pixels;
 }
 """
 
@@ -468,6 +473,7 @@ function captionOf(beam) {
       .map((other) => [model.words[other.id], Math.exp(other.logProb)])),
     gates: words.map(({ gate }) => gate),
     finished,
+    content: words.map(({ id }) => !functions.has(id)),
     chances: words.map(({ id, logProb }) =>
       !model.calibration || functions.has(id) ? null : chance(logProb)),
   };
@@ -604,6 +610,7 @@ def plain(caption):
     return [
         {name: getattr(one, name) for name in [*names, "chances"]}
         | {"alphas": one.alphas.reshape(len(one.words), -1).round(4).tolist()}
+        | {"content": [word not in FUNCTION for word in one.words]}
         for one in [caption, *caption.beams]
     ]
 
@@ -612,6 +619,7 @@ def plain(caption):
 SHOW = """
 const part = (name) => document.getElementById(`live-${name}`);
 const said = part("caption"), veil = part("veil");
+const isShortcut = (event) => event.altKey || event.ctrlKey || event.metaKey;
 const percent = (p) => `${Math.round(100 * p)} %`;
 const peakOf = (alpha) => alpha.indexOf(Math.max(...alpha));
 let captions = [], shown = 0, chosen = 0;
@@ -647,16 +655,20 @@ function wordButton(word, n) {
   button.dataset.word = word;
   button.dataset.peak = `${Math.floor(peak / side)},${peak % side}`;
   button.classList.toggle("live-doubted", chances[n] !== null && chances[n] < 0.5);
-  button.onclick = button.onfocus = button.onpointerenter = () => choose(n);
+  button.onclick = button.onfocus = () => choose(n);
+  button.onpointermove = () => tool === "look" && chosen !== n && choose(n);
   return button;
 }
 
 function show(number = shown) {
   shown = number;
-  const { words } = captions[shown];
+  const { words } = captions[shown], focused = said.contains(document.activeElement);
   const parts = words.flatMap((word, n) => [" ", wordButton(word, n)]);
   said.replaceChildren(...parts.slice(1));
   if (words.length) choose(Math.min(chosen, words.length - 1));
+  if (focused) said.querySelector("[tabindex='0']")?.focus();
+  part("others").querySelectorAll("button").forEach((button, n) =>
+    button.setAttribute("aria-pressed", n === shown));
 }
 """
 
@@ -674,6 +686,7 @@ function choose(n) {
   const doubt = one.chances[n] !== null && one.chances[n] < 0.5;
   const rivals = one.rivals[n].map(([word, p]) => `${word} ${percent(p)}`).join(", ");
   const sure = percent(Math.exp(one.word_log_probs[n]));
+  if (said.dataset.state === "working") return;  // it will not stay
   part("about").textContent = `${one.words[n]}: ${sure}`
     + `${doubt ? " (more likely wrong than right)" : ""}.`
     + ` It looks ${placeOf(one.alphas[n])}. Instead of it: ${rivals}.`
@@ -685,7 +698,7 @@ said.addEventListener("keydown", (event) => {
   const last = captions[shown].words.length - 1;
   const ways = { ArrowRight: chosen + 1, ArrowLeft: chosen - 1, Home: 0, End: last };
   const to = ways[event.key];
-  if (to === undefined) return;
+  if (to === undefined || isShortcut(event)) return;
   event.preventDefault();
   said.querySelectorAll("button")[Math.max(0, Math.min(last, to))].focus();
 });
@@ -693,16 +706,15 @@ said.addEventListener("keydown", (event) => {
 // All beams of a search: the best is shown, at its first content word.
 function present(found) {
   captions = found;
-  const content = found[0].chances.findIndex((known) => known !== null);
-  chosen = wish.held ? wish.after.length : Math.max(0, content);
-  show(0);
+  chosen = wish.held ? wish.after.length : Math.max(0, found[0].content.indexOf(true));
   part("others").replaceChildren(...captions.map(({ words }, n) => {
     const item = document.createElement("li"), button = newButton();
     button.textContent = words.join(" ");
-    button.onclick = () => show(n);
+    button.onclick = () => captions[n] && show(n);
     item.append(button);
     return item;
   }));
+  show(0);
 }
 """
 
@@ -737,7 +749,8 @@ async function fetchPart(name) {
 }
 
 async function wake() {
-  part("load").disabled = true;
+  if (part("load").ariaDisabled === "true") return;
+  part("load").ariaDisabled = true;
   said.dataset.state = "loading";
   report("");
   try {
@@ -763,11 +776,11 @@ async function wake() {
 
 function failed(why) {
   said.dataset.state = "error";
-  part("load").disabled = false;
+  part("load").ariaDisabled = false;
   worker = null;
   message("");
   report(`The captioner could not be loaded: ${why}. Take a newer browser, or try `
-    + "again with a network. The example above stays.");
+    + "again with a network.");
 }
 """
 
@@ -780,8 +793,8 @@ const wish = { width: 5, photograph: 0, file: null, ...asItIs };
 
 // The numbers of the step at the chosen word, where the reader wants to see them.
 function askStep() {
-  if (!part("step").open) return;
-  if (said.dataset.state === "prepared") return prepared();
+  if (!part("step").open || !said.firstChild) return;
+  if (captions === EXAMPLE.beams) return prepared();
   if (said.dataset.state !== "done") return;
   const words = captions[shown].ids.slice(0, chosen);
   worker.postMessage({ ...wish, said: words, job: ++job });
@@ -792,7 +805,9 @@ function ask(changes = {}) {
   if (!wish.file) return;
   report("");
   if (!worker || said.dataset.state === "loading") {
-    if (!worker) message("Now press the button that loads the captioner.");
+    if (said.dataset.state !== "loading") {
+      message("Now press the button that loads the captioner.");
+    }
     return;
   }
   said.dataset.state = "working";
@@ -813,7 +828,7 @@ function heard({ loaded, job: number, so_far, captions: found, numbers, error })
   if (error) {
     if (number === undefined) return failed(error);
     said.dataset.state = "error";
-    said.replaceChildren();
+    empty();
     message("");
     return report(error);
   }
@@ -826,11 +841,10 @@ function heard({ loaded, job: number, so_far, captions: found, numbers, error })
     chosen = wish.held ? wish.after.length : Math.max(0, so_far.words.length - 1);
     return show(0);
   }
-  present(found);
   said.dataset.state = "done";
+  present(found);
   part("told").textContent = said.textContent;
   part("contrast").textContent = contrast(found[0]);
-  askStep();
   message(`${Math.round(performance.now() - asked)} ms`);
 }
 """
@@ -863,7 +877,10 @@ function regionAt({ clientX, clientY }) {
 function paint(region) {
   const side = sideOf(), y = Math.floor(region / side), x = region % side;
   const before = painted.size;
-  if (!before) place = Math.min(chosen, own.ids.length - 1);
+  if (!before) {
+    if (said.dataset.state === "done") own = captions[shown];
+    place = Math.min(chosen, own.ids.length - 1);
+  }
   cursor = region;
   for (let i = Math.max(0, y - 1); i <= Math.min(side - 1, y + 1); i++) {
     for (let j = Math.max(0, x - 1); j <= Math.min(side - 1, x + 1); j++) {
@@ -890,8 +907,8 @@ function contrast(one) {
   const sure = ({ words, word_log_probs }, n) =>
     `${words[n] ?? "nothing"} (${percent(Math.exp(word_log_probs[n] ?? 0))})`;
   if (wish.held) {
-    return `With its gaze held there it says ${sure(one, place)}; by itself it said `
-      + `${sure(own, place)}.`;
+    return `With its gaze held there from word ${place + 1} on it says `
+      + `${sure(one, place)}; by itself it said ${sure(own, place)}.`;
   }
   if (!wish.gone.length) return "";
   const lost = own.words.filter((word) => !one.words.includes(word));
@@ -918,6 +935,7 @@ function anew() {
 TOOLS = """
 // The tenth of the regions that the chosen word looked at most.
 function tenth() {
+  if (!own) return;
   const alpha = [...captions[shown].alphas[chosen]];
   const order = alpha.map((_, i) => i).sort((a, b) => alpha[b] - alpha[a]);
   use("rub");
@@ -937,18 +955,20 @@ function use(name) {
   else canvas.tabIndex = 0;
 }
 
-const paints = (event) => tool !== "look" && own && paint(regionAt(event));
+const paints = (event) =>
+  event.buttons === 1 && tool !== "look" && own && paint(regionAt(event));
 frame.onpointerdown = (event) => {
   if (tool !== "look") event.preventDefault();
   paints(event);
 };
-frame.onpointermove = (event) => event.buttons && paints(event);
+frame.onpointermove = paints;
 canvas.onfocus = canvas.onblur = () => tool !== "look" && drawBrush();
 canvas.onkeydown = (event) => {
   const side = sideOf(), x = cursor % side;
   const ways = { ArrowRight: x < side - 1 && 1, ArrowLeft: x > 0 && -1,
     ArrowDown: cursor + side < side ** 2 && side, ArrowUp: cursor >= side && -side };
-  if (tool === "look" || !own || !(event.key in ways || event.key === " ")) return;
+  const known = event.key in ways || event.key === " ";
+  if (tool === "look" || !own || !known || isShortcut(event)) return;
   event.preventDefault();
   if (event.key === " ") return paint(cursor);
   cursor += Number(ways[event.key]);
@@ -1054,16 +1074,22 @@ part("step").ontoggle = askStep;
 
 # chapters/live.md: Give it a photograph
 GIVE = """
+function empty() {
+  veil.width = 0;
+  for (const name of ["caption", "others", "about", "told", "boxes"]) {
+    part(name).replaceChildren();
+  }
+}
+
 function take(file) {
   const image = part("photograph");
   URL.revokeObjectURL(image.src);
   image.src = URL.createObjectURL(file);
   image.alt = file.name || "Your photograph";
-  veil.width = 0;
-  said.replaceChildren();
-  part("others").replaceChildren();
-  part("about").textContent = "";
+  empty();
+  stopCamera();
   forget();
+  own = null;
   ask({ file, photograph: wish.photograph + 1, ...asItIs });
 }
 
@@ -1079,24 +1105,26 @@ for (const button of part("gallery").children) {
   button.onclick = () => take(fileOf(button.firstChild));
 }
 
-const first = (files) => { if (files.length) take(files[0]); };
+const first = (files) => {
+  const picture = files.find(({ type }) => type.startsWith("image/")) ?? files[0];
+  if (picture) take(picture);
+};
 const live = part("file").closest(".live");
 part("file").onchange = ({ target }) => {
   first([...target.files]);
   target.value = "";  // so that the same file can be chosen again
 };
-live.ondragover = (event) => event.preventDefault();
-live.ondrop = (event) => {
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
   event.preventDefault();
   first([...event.dataTransfer.files]);
-};
+});
 document.addEventListener("paste", (event) => first([...event.clipboardData.files]));
 part("beams").oninput = ({ target }) => {
   const width = Number(target.value);
-  if (Number.isInteger(width) && width >= 1 && width <= 10 && width !== wish.width) {
-    ask({ width });
-  }
+  if (target.checkValidity() && width !== wish.width) ask({ width });
 };
+part("beams").onchange = ({ target }) => target.reportValidity();
 part("load").textContent += ` (${MEGABYTES} MB)`;
 part("load").onclick = wake;
 """
@@ -1104,26 +1132,34 @@ part("load").onclick = wake;
 
 # chapters/live.md: Give it a photograph
 CAMERA = """
-async function film() {
-  const video = part("video");
+const video = part("video");
+
+async function startCamera() {
+  part("camera").disabled = true;  // till the reader has answered
   try {
-    if (!video.srcObject) {
-      video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true });
-      video.hidden = false;
-      part("camera").textContent = "Take it now";
-      return;
-    }
+    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true });
+    video.hidden = false;
+    part("camera").textContent = "Take it now";
   } catch (error) {
-    return report(`The camera cannot be used: ${error.message}. Choose a file.`);
+    report(`The camera cannot be used: ${error.message}. Choose a file.`);
   }
+  part("camera").disabled = false;
+}
+
+function stopCamera() {
+  video.srcObject?.getTracks().forEach((track) => track.stop());
+  video.srcObject = null;
+  video.hidden = true;
+  part("camera").textContent = "Take one with the camera";
+}
+
+function film() {
+  if (!video.srcObject) return startCamera();
+  if (!video.videoWidth) return;  // nothing has come yet
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;
   canvas.getContext("2d").drawImage(video, 0, 0);
-  video.srcObject.getTracks().forEach((track) => track.stop());
-  video.srcObject = null;
-  video.hidden = true;
-  part("camera").textContent = "Take one with the camera";
   canvas.toBlob((blob) => take(new File([blob], "The camera's picture", blob)));
 }
 
@@ -1152,7 +1188,8 @@ WIDGET = """<section class="live" data-book="{book}" aria-label="The captioner, 
 <input type="file" id="live-file" accept="image/*"></label>
 <button type="button" id="live-camera" hidden>Take one with the camera</button>
 <label>Beam size
-<input type="number" id="live-beams" min="1" max="10" value="5"></label>
+<input type="number" id="live-beams" min="1" max="10" value="5" required
+ autocomplete="off"></label>
 <span id="live-status" role="status"></span></div>
 <fieldset id="live-tools" class="live-controls" disabled>
 <legend>On the photograph</legend>
@@ -1181,7 +1218,8 @@ gaze, or rub a part out. All stays in your browser: nothing is sent anywhere.</p
 STYLE = """<style>
 .live-picture { position: relative; width: fit-content; max-width: 100% }
 .live .live-picture img { display: block; margin: 0; padding: 0; background: none;
- max-width: 100%; max-height: 70vh; min-width: min(100%, 20rem); border-radius: 0.4rem }
+ max-width: 100%; max-height: 70vh; min-width: min(80vw, 20rem); min-height: 6rem;
+ border-radius: 0.4rem }
 .live-picture canvas { position: absolute; inset: 0; width: 100%; height: 100%;
  pointer-events: none; border-radius: 0.4rem }
 #live-caption { font-size: 1.3em; line-height: 1.6; min-height: 1.6em;
@@ -1199,8 +1237,10 @@ STYLE = """<style>
  box-sizing: border-box; display: inline-block; position: relative;
  color: inherit; background: none; border: 1px solid; border-radius: 0.3em;
  padding: 0.2em 0.7em; min-height: 1.8rem; cursor: pointer; margin: 0 }
-#live-load:enabled { background: #0b5fbf; border-color: #0b5fbf; color: white }
-.live-controls button:disabled { opacity: 0.75; cursor: default }
+#live-load:not([aria-disabled=true]) { background: #0b5fbf; border-color: #0b5fbf;
+ color: white }
+.live-controls :is(:disabled, [aria-disabled=true]) { opacity: 0.75; cursor: default }
+#live-others [aria-pressed=true] { font-weight: bold }
 #live-file { position: absolute; width: 1px; height: 1px; opacity: 0 }
 .live :focus-visible, .live-button:focus-within { outline: 3px solid #e69f00;
  outline-offset: 1px }
@@ -1276,8 +1316,8 @@ def widget(captioner, photograph, alt, here="", gallery=()):
     picture = jpeg(as_shown(photograph, 480))
     small = Image.open(io.BytesIO(picture))
     caption = captioner.caption([small])[0]
-    chances = [chance is not None for chance in caption.chances]
-    place = chances.index(True) if True in chances else 0
+    content = [*plain(caption)[0]["content"], True]
+    place = min(content.index(True), max(0, len(caption.words) - 1))
     example = {"beams": plain(caption), "place": place}
     example["step"] = step_of(captioner, small, caption.words[:place])
     return WIDGET.format(
@@ -1377,8 +1417,9 @@ def export(captioner, folder, photograph=None, alt="The example.", gallery=()):
 ALONE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <title>Where it looks: a captioner</title>
 <meta name="viewport" content="width=device-width">
-<style>body {{ font: 1.1em sans-serif; max-width: 44rem; margin: auto; padding: 1em;
- color-scheme: light dark }}</style><main>{body}</main></html>
+<style>:root {{ color-scheme: light dark }}
+body {{ font: 1.1em sans-serif; max-width: 44rem; margin: auto; padding: 1em }}</style>
+<main>{body}</main></html>
 """
 
 

@@ -123,7 +123,7 @@ def test_each_epoch_meets_the_images_in_another_order(world, tmp_path, monkeypat
 
     monkeypatch.setattr(CaptionDataset, "__getitem__", recorded)
     fit(a_config(world, tmp_path, epochs=2))
-    epochs = met[:28], met[28:]  # 24 images to train, then 4 to validate
+    epochs = met[:28], met[32:60]  # 24 to train, 4 to validate, then 4 examples
     assert all(sorted(epoch[:24]) == [*range(24)] for epoch in epochs)
     assert all(epoch[24:] == [*range(4)] for epoch in epochs)
     assert epochs[0][:24] != epochs[1][:24] != [*range(24)] != epochs[0][:24]

@@ -327,6 +327,7 @@ def test_keys_go_from_word_to_word(folder, chromium):
             ("Home", 0),
         ):
             tab.keyboard.press(key)
+            tab.keyboard.press("Alt+ArrowRight")  # is the browser's
             pressed = [w.get_attribute("aria-pressed") for w in words.all()]
             assert pressed.index("true") == number and pressed.count("true") == 1
             active = tab.evaluate("document.activeElement.textContent")
@@ -449,6 +450,54 @@ def test_the_gaze_is_where_it_is_held(folder, chromium):
 
 
 @IN_A_PAGE
+def test_another_photograph_begins_anew(folder, chromium, pictures, tmp_path):
+    """A stroke that comes before its caption holds nothing."""
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{number}.png")
+    with opened(folder, chromium) as tab:
+        load(tab)
+        tab.get_by_label("hold the gaze").check()
+        tab.locator("#live-brush").scroll_into_view_if_needed()
+        tab.locator("#live-file").set_input_files(tmp_path / "1.png")
+        box = tab.locator("#live-brush").bounding_box()
+        tab.mouse.click(box["x"] + 5, box["y"] + 5)
+        wait(tab)
+        assert told(tab)[0] == SENTENCES[2].split()
+        assert tab.locator("#live-contrast").text_content() == ""
+
+
+@IN_A_PAGE
+def test_the_beam_that_is_shown_is_held(folder, chromium):
+    with opened(folder, chromium) as tab:
+        load(tab)
+        tab.locator("#live-others").evaluate("list => list.parentElement.open = true")
+        others = tab.locator("#live-others button")
+        others.nth(2).click()
+        assert others.nth(2).get_attribute("aria-pressed") == "true"
+        shown = told(tab)[0]
+        tab.locator("#live-caption button").last.click()
+        tab.get_by_label("hold the gaze").check()
+        paint(tab, 3, 3)
+        held, last = told(tab)[0], len(shown) - 1
+        assert held[:last] == shown[:last]
+        text = tab.locator("#live-contrast").text_content()
+        assert f"from word {last + 1} on" in text and f"it said {shown[-1]} (" in text
+
+
+@IN_A_PAGE
+def test_a_picture_that_the_browser_cannot_draw_gets_a_sentence(
+    folder, chromium, tmp_path
+):
+    Image.new("RGB", (70_000, 20), "red").save(tmp_path / "long.png")
+    with opened(folder, chromium) as tab:
+        load(tab)
+        give(tab, tmp_path / "long.png", "error")
+        error = tab.locator("#live-error").text_content()
+        assert "70000 x 20 pixels, more than this browser can draw" in error
+        assert tab.locator("#live-told").text_content() == ""
+
+
+@IN_A_PAGE
 def test_what_is_rubbed_out_is_not_seen(folder, chromium, captioner, pictures):
     """The page takes regions away as one would with a picture in Python."""
     with opened(folder, chromium) as tab:
@@ -486,12 +535,11 @@ def test_the_whole_step_shows_its_numbers(folder, chromium, captioner, pictures)
             tab.locator("#live-caption button"),
         )
         tab.locator("#live-step > summary").click()
-        assert boxes.count() == 7
+        expect(boxes).to_have_count(7)
         prepared = boxes.all_text_contents()
         words.nth(2).click()
-        assert "as soon as the captioner is loaded" in boxes.nth(0).text_content()
+        expect(boxes).to_contain_text("as soon as the captioner is loaded")
         load(tab)
-        words.nth(0).click()
         expect(boxes.nth(2)).to_have_text(prepared[2])
         words.nth(2).click()
         names = boxes.locator("a").all_text_contents()

@@ -154,12 +154,15 @@ GRADED = 300  # photographs, for the maps
 
 
 def measure(captioner, folder):
-    """Return the scores of a captioner and the `outcome` of its maps."""
+    """Return a captioner's scores, and of `outcome` its own maps and the held gaze."""
     splits, (_, boxed) = open_collection(folder), read_boxed(folder)
     photographs, references = splits["val"]
     words = [caption.words for caption in captioner.caption(photographs)]
     found = {"scores": grade(references, words, splits["train"][1])}
-    return found | {"maps": outcome(captioner, boxed[:GRADED])}
+    maps = outcome(captioner, boxed[:GRADED])
+    own = maps["its own captions"]
+    found |= {part: own[part] for part in ("all", "small") if part in own}
+    return found | {"gaze": maps["gaze"]["all"]}
 
 
 # chapters/pointing.md: One after the other

@@ -19,6 +19,7 @@ RESULTS = {
 }
 NAMES = RESULTS | {"mean": mean, "median": median, "min": min, "max": max}
 NAMES["variants"] = RESULTS["grounding"]["variants"]
+NAMES["ways"] = RESULTS["pointing"]["ways"]
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"]
 WORDS += ["nine", "ten", "eleven", "twelve"]
 MARK = re.compile(r"^ *% (\S+) = (.+)$", re.MULTILINE)

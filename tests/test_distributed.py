@@ -249,7 +249,7 @@ def test_each_process_writes_its_part_of_the_data(tmp_path, world, capsys):
     for name, found in arrays(one).items():
         for key, value in found.items():
             same(arrays(two)[name][key], value)
-    texts = [path.name for path in one.glob("*.json")]
+    texts = [p.name for p in one.glob("*.json") if not p.name.startswith("examples")]
     assert all((one / n).read_bytes() == (two / n).read_bytes() for n in texts)
 
     moved = two.rename(tmp_path / "moved")

@@ -368,8 +368,7 @@ def index(chromium, width, height):
 @SIZES
 def test_the_first_screen_says_what_the_book_is_and_shows_it(index, width, height):
     ways = index.locator("main p").filter(has_text="for an examination").first
-    first = index.locator(".exhibit").first
-    seen, said = first.locator(".seen"), first.locator(".said")
+    seen, said = index.locator("#live-photograph"), index.locator("#live-caption")
     parts = [index.locator("h1").last, ways, seen, said]
     for part in parts:
         box = part.bounding_box()
@@ -398,7 +397,7 @@ def test_the_keyboard_is_soon_at_the_words(index, width, height):
     index.keyboard.press("Enter")  # skips to the main content
     for _ in range(10):
         index.keyboard.press("Tab")
-        if index.evaluate("document.activeElement.matches('.exhibit input')"):
+        if index.evaluate("document.activeElement.matches('#live-caption button')"):
             break
     else:
         pytest.fail("ten times Tab, and no word is reached")

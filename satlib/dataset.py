@@ -94,7 +94,7 @@ def split_images(names, random, splits=None):
         rule = f"divided by lists of {sum(sizes)} names, {sizes}, such as {first!r}"
         parts = _photographs_in(lists, names)
         if (rest := n - sum(map(len, parts.values()))) > 0:
-            print(f"{rest:,} photographs with captions are in no list")
+            print(f"photographs with captions, but in no list: {rest:,}")
     else:
         order = [names[i] for i in random.permutation(n)]
         a, b = int(0.8 * n), int(0.9 * n)

@@ -1270,6 +1270,7 @@ fieldset.live-controls legend { float: none; width: auto; font-size: 0.9em; marg
 #live-gallery:empty { display: none }
 .live video { max-width: 100%; max-height: 50vh }
 .live-note { font-size: 0.9em }
+@media print { .live details, .live-note { display: none } }
 .live-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden;
  clip-path: inset(50%) }
 </style>"""

@@ -33,13 +33,21 @@ STEPS = {
 SEEDS = (28, 29)
 
 
-def configure(folder, name, seed):
-    """Return the configuration of one of the `STEPS`; `folder` is Flickr8k's."""
+def recipe_with(folder, choices, seed):
+    """Return the configuration of the recipe with some other choices, by name.
+
+    `folder` is Flickr8k's.
+    """
     folder = Path(folder)
-    chosen = yaml.safe_load(RECIPE.read_text()) | SHORT | STEPS[name]
+    chosen = yaml.safe_load(RECIPE.read_text()) | choices
     chosen["captions"] = str(folder / "Flickr8k.token.txt")
     chosen["images"], chosen["splits"] = str(folder / "Images"), str(folder)
     return Config(**chosen, seed=seed)
+
+
+def configure(folder, name, seed):
+    """Return the configuration of one of the `STEPS`; `folder` is Flickr8k's."""
+    return recipe_with(folder, SHORT | STEPS[name], seed)
 
 
 # chapters/ablation.md: The ways to train
@@ -58,22 +66,35 @@ def train_and_grade(config, splits):
 
 
 # chapters/ablation.md: The ways to train
+def each_seed(module, config, names, seeds, graded):
+    """Return for each name what `graded(name, seed)` finds, a list for the seeds.
+
+    What is done is kept beside the run of `config`, and holds for the code of the
+    `module` and for the recipe.
+    """
+    how = digest([code_digest(module), RECIPE.read_text(encoding="utf-8")])
+    kept = folders(config)[0].parent / f"{module}-{how[:8]}.json"
+    found = read_if_there(kept)
+    for number, seed in enumerate(seeds):
+        for name in names:
+            rows = found.setdefault(name, [])
+            if len(rows) == number:
+                rows.append(graded(name, seed))
+                write_json(kept, found)
+    return found
+
+
 def grade_steps(folder):
     """Train and grade all steps; return for each name its scores, one for each seed."""
     splits = open_collection(folder)
-    runs = folders(configure(folder, "reward", SEEDS[0]))[0].parent
-    how = digest([code_digest("ablation"), RECIPE.read_text(encoding="utf-8")])
-    kept = runs / f"ablation-{how[:8]}.json"
-    found = read_if_there(kept)
-    for number, seed in enumerate(SEEDS):
-        for name in STEPS:
-            rows = found.setdefault(name, [])
-            if len(rows) > number:
-                continue
-            rows.append(train_and_grade(configure(folder, name, seed), splits))
-            print(name, seed, {k: round(v, 4) for k, v in rows[-1].items()}, flush=True)
-            write_json(kept, found)
-    return found
+
+    def graded(name, seed):
+        scores = train_and_grade(configure(folder, name, seed), splits)
+        print(name, seed, {k: round(v, 4) for k, v in scores.items()}, flush=True)
+        return scores
+
+    config = configure(folder, "reward", SEEDS[0])
+    return each_seed("ablation", config, STEPS, SEEDS, graded)
 
 
 def main(arguments=None):

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 
+from satlib.ablation import each_seed, recipe_with
 from satlib.calibration import open_collection
-from satlib.captioner import SHIPPED, load_captioner
+from satlib.captioner import load_captioner
 from satlib.card import grade
-from satlib.configuration import Config, folders
-from satlib.files import code_digest, digest, keep_results, read_if_there, write_json
+from satlib.files import keep_results
 from satlib.fit import fit, open_dataset, teach, write_data
 from satlib.grounding import start_at_zero
 from satlib.learner import Learner
@@ -23,7 +22,6 @@ from satlib.training import caption_loss
 from satlib.validation import WordLesson
 
 COMMAND = "python -m satlib.pointing"
-RECIPE = SHIPPED.with_name("flickr8k.yaml")
 
 
 # chapters/pointing.md: What it looks with
@@ -45,11 +43,7 @@ SEEDS = (28, 29)
 
 def configure(folder, name, seed):
     """Return the configuration of one of the `CHOICES`; `folder` is Flickr8k's."""
-    folder = Path(folder)
-    chosen = yaml.safe_load(RECIPE.read_text()) | SHORT | CHOICES[name]
-    chosen["captions"] = str(folder / "Flickr8k.token.txt")
-    chosen["images"], chosen["splits"] = str(folder / "Images"), str(folder)
-    return Config(**chosen, seed=seed)
+    return recipe_with(folder, SHORT | CHOICES[name], seed)
 
 
 # chapters/pointing.md: How it is taught
@@ -169,24 +163,16 @@ def measure(captioner, folder):
 def grade_ways(folder):
     """Train and grade all ways; return for each name what was found, for each seed."""
     phrases = read_phrases(Path(folder) / "phrases_train.json")
-    runs = folders(configure(folder, OURS, SEEDS[0]))[0].parent
-    how = digest([code_digest("pointing"), RECIPE.read_text(encoding="utf-8")])
-    kept = runs / f"pointing-{how[:8]}.json"
-    found = read_if_there(kept)
-    for number, seed in enumerate(SEEDS):
-        for name in (*CHOICES, *OTHERS):
-            rows = found.setdefault(name, [])
-            if len(rows) > number:
-                continue
-            print(name, seed, flush=True)
-            run = fit(configure(folder, name if name in CHOICES else OURS, seed))
-            if name in CHOICES:
-                captioner = load_captioner(run.best)
-            else:
-                captioner = teach_otherwise(run, name, phrases)
-            rows.append(measure(captioner, folder))
-            write_json(kept, found)
-    return found
+
+    def graded(name, seed):
+        print(name, seed, flush=True)
+        run = fit(configure(folder, name if name in CHOICES else OURS, seed))
+        if name in CHOICES:
+            return measure(load_captioner(run.best), folder)
+        return measure(teach_otherwise(run, name, phrases), folder)
+
+    config = configure(folder, OURS, SEEDS[0])
+    return each_seed("pointing", config, [*CHOICES, *OTHERS], SEEDS, graded)
 
 
 def main(arguments=None):

@@ -73,8 +73,8 @@ calibration: caption_files beam_search files model captioner
 card: bleu beam_search files model captioner grounding calibration
 ablation: files configuration fit captioner calibration card
 phrases: caption_files files model captioner grounding calibration
-pointing: files configuration model training validation learner fit captioner grounding
-    calibration card phrases
+pointing: files model training validation learner fit captioner grounding calibration
+    card ablation phrases
 live: figures decoder beam_search files scenes site configuration photographs maps fit
     captioner
 """

@@ -428,6 +428,17 @@ def _use_drawings(app):
     app.add_js_file("scroll.js", loading_method="defer")
 
 
+# chapters/site.md: Figures on any screen
+def _keep_together(app, doctree, name):
+    for formula in [*doctree.findall(nodes.math)]:
+        text = formula.next_node(descend=False, siblings=True)
+        if isinstance(text, nodes.Text) and (mark := re.match(r"[^\s\w]+", text)):
+            whole = nodes.inline(classes=["whole"])
+            formula.parent.replace(text, nodes.Text(text[mark.end() :]))
+            formula.replace_self(whole)
+            whole += [formula, nodes.Text(mark[0])]
+
+
 # chapters/site.md: The page that captions
 def _bring_live(app, exception):
     if exception or "chapters/live" not in app.env.found_docs:
@@ -653,6 +664,7 @@ def setup(app):
     app.connect("env-before-read-docs", _run_ahead)
     app.connect("doctree-read", _name_module)
     _use_drawings(app)
+    app.connect("doctree-resolved", _keep_together)
     app.connect("html-page-context", _drop_scripts, priority=900)
     app.connect("html-page-context", _fetch_late, priority=900)
     app.connect("html-page-context", _lay_out, priority=901)

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlparse
 import nbformat
 import pytest
 from conftest import CHROMIUM, small_book
+from docutils import nodes
 
 from satlib import site
 from satlib.tangle import ROOT
@@ -502,6 +503,20 @@ def test_by_default_the_site_has_its_scripts(book, chromium, place):
         tab.goto(f"{html.as_uri() if place == 'disk' else address}/page.html")
         assert is_alive(tab) and asked == []
     context.close()
+
+
+def test_a_full_stop_stays_with_its_formula():
+    parts = (
+        nodes.Text("up to "),
+        nodes.math("", "n"),
+        nodes.Text(". All "),
+        nodes.math("", "k"),
+    )
+    paragraph = nodes.paragraph("", "", *parts, nodes.Text(" of them"))
+    site._keep_together(None, paragraph, "page")
+    assert paragraph.astext() == "up to n. All k of them"
+    (whole,) = paragraph.findall(nodes.inline)
+    assert whole["classes"] == ["whole"] and whole.astext() == "n."
 
 
 def test_the_scripts_of_npm_have_the_hashes_that_browsers_ask_for(book):

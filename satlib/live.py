@@ -874,18 +874,27 @@ function regionAt({ clientX, clientY }) {
   return at((clientY - top) / height) * side + at((clientX - left) / width);
 }
 
-function paint(region) {
-  const side = sideOf(), y = Math.floor(region / side), x = region % side;
-  const before = painted.size;
+function cover(row, column) {
+  const side = sideOf(), last = side - 1;
+  for (let i = Math.max(0, row - 1); i <= Math.min(last, row + 1); i++) {
+    for (let j = Math.max(0, column - 1); j <= Math.min(last, column + 1); j++) {
+      painted.add(i * side + j);
+    }
+  }
+}
+
+// From the region `from`, or there alone; a quick hand is seen at a few places only.
+function paint(region, from = region) {
+  const side = sideOf(), y = Math.floor(from / side), x = from % side;
+  const down = Math.floor(region / side) - y, right = (region % side) - x;
+  const steps = Math.max(Math.abs(down), Math.abs(right), 1), before = painted.size;
   if (!before) {
     if (said.dataset.state === "done") own = captions[shown];
     place = Math.min(chosen, own.ids.length - 1);
   }
   cursor = region;
-  for (let i = Math.max(0, y - 1); i <= Math.min(side - 1, y + 1); i++) {
-    for (let j = Math.max(0, x - 1); j <= Math.min(side - 1, x + 1); j++) {
-      painted.add(i * side + j);
-    }
+  for (let k = 0; k <= steps; k++) {
+    cover(y + Math.round((k * down) / steps), x + Math.round((k * right) / steps));
   }
   drawBrush();
   if (painted.size > before) askPainted();
@@ -955,13 +964,12 @@ function use(name) {
   else canvas.tabIndex = 0;
 }
 
-const paints = (event) =>
-  event.buttons === 1 && tool !== "look" && own && paint(regionAt(event));
+const paints = (event) => event.buttons === 1 && tool !== "look" && own;
 frame.onpointerdown = (event) => {
   if (tool !== "look") event.preventDefault();
-  paints(event);
+  if (paints(event)) paint(regionAt(event));
 };
-frame.onpointermove = paints;
+frame.onpointermove = (event) => paints(event) && paint(regionAt(event), cursor);
 canvas.onfocus = canvas.onblur = () => tool !== "look" && drawBrush();
 canvas.onkeydown = (event) => {
   const side = sideOf(), x = cursor % side;

@@ -449,6 +449,29 @@ def test_the_gaze_is_where_it_is_held(folder, chromium):
         assert all(row <= 1 and column <= 2 for row, column in told(tab)[1][1:])
 
 
+@IN_A_PAGE
+def test_a_quick_stroke_leaves_no_gap(folder, chromium):
+    """From the upper left to the right, in one move of the mouse."""
+    with opened(folder, chromium) as tab:
+        load(tab)
+        tab.get_by_label("hold the gaze").check()
+        paint(tab, 1, 1)
+        box = tab.locator("#live-brush").bounding_box()
+        x, y = (box["x"] + box["width"] * share for share in (1.5 / 14, 12.5 / 14))
+        tab.mouse.move(x, box["y"] + x - box["x"])
+        tab.mouse.down()
+        tab.mouse.move(y, box["y"] + x - box["x"])
+        tab.mouse.up()
+        wait(tab)
+        covered = tab.locator("#live-brush").evaluate(ALPHAS)
+        assert [row.count(True) for row in covered] == [14] * 3 + [0] * 11
+
+
+ALPHAS = """canvas => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, 14, 14);
+  const at = (row) => (_, column) => data[4 * (14 * row + column) + 3] > 0;
+  return Array.from({ length: 14 }, (_, row) => Array.from({ length: 14 }, at(row)));
+}"""
 AT_ONCE = """text => {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const given = new DataTransfer(), input = document.getElementById("live-file");

@@ -23,9 +23,11 @@ SHORT = {"max_images": 2000, "concept_epochs": 4, "epochs": 3}
 NO_REWARD = {"self_critical_epochs": 0}
 NO_MIRROR = NO_REWARD | {"augment": False}
 NO_CONCEPTS = NO_MIRROR | {"concept_epochs": 0}
+ONE_STAGE = NO_CONCEPTS | {"look_stage": None}
 STEPS = {
-    "none of them": NO_CONCEPTS | {"output_stride": 32},
-    "finer grid": NO_CONCEPTS,
+    "none of them": ONE_STAGE | {"output_stride": 32},
+    "finer grid": ONE_STAGE,
+    "earlier stage": NO_CONCEPTS,
     "concepts": NO_MIRROR,
     "mirrored images": NO_REWARD,
     "reward": {},

@@ -25,8 +25,8 @@ COMMAND = "python -m satlib.pointing"
 
 
 # chapters/pointing.md: What it looks with
-SHORT = {"max_images": 2000, "concept_epochs": 2, "epochs": 4, "alpha_c": 0.0}
-SHORT |= {"self_critical_epochs": 0, "matmul_precision": "medium"}
+SHORT = {"max_images": 2000, "concept_epochs": 2, "epochs": 4}
+SHORT |= {"self_critical_epochs": 0, "look_stage": None}
 SHORT |= {"attention_dim": 256, "embed_dim": 256, "decoder_dim": 384}
 NO_CONCEPTS = {"concept_epochs": 0}
 OURS = "looks with stage 5, concepts"

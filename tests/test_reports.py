@@ -348,8 +348,8 @@ def test_the_shipped_recipe_is_shortened_by_what_readme_says():
     recipe = yaml.safe_load((ROOT / "data" / "flickr8k.yaml").read_text("utf-8"))
     readme = (ROOT / "README.md").read_text("utf-8")
     assert "-p max_images 400 -p epochs 2" in readme
-    paths = dict.fromkeys(("captions", "images", "splits"))
-    recipe |= paths | {"dataset": "scenes", "max_images": 400, "epochs": 2}
+    other = dict.fromkeys(("captions", "images", "splits", "look_stage"))
+    recipe |= other | {"dataset": "scenes", "max_images": 400, "epochs": 2}
     assert [*planned(Config(**recipe)).values()] == [2, 2, 1]
 
 

@@ -139,7 +139,8 @@ def opened(name, content=b"", error="", **about):
         return as_shown(file, 1024)
     except (ValueError, OSError) as reason:
         said = str(reason.__cause__ or reason).replace(f" {file}", "")
-        advice = "" if "as JPEG" in said else ": what a viewer opens, it can save as JPEG"
+        told = "as JPEG" in said
+        advice = "" if told else ": what a viewer opens, it can save as JPEG"
         raise ValueError(said + advice) from reason
 
 

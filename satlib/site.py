@@ -584,7 +584,7 @@ def _print(app):
         target.write_text(whole(pages), encoding="utf-8")
 
 
-# chapters/site.md: Sources, and names for what is on the page
+# chapters/site.md: Sources, and corrected names
 def _know_addresses(app, config):
     """Take the addresses of the site and of its repository, where there are any."""
     base = os.environ.get("BOOK_URL", "")
@@ -620,7 +620,7 @@ def _offer_notebook(app, pagename, templatename, context, doctree):
         context["ipynb_source"] = f"{pagename}.ipynb"
 
 
-# chapters/site.md: Sources, and names for what is on the page
+# chapters/site.md: Sources, and corrected names
 MISNAMED = re.compile(
     '(<summary) aria-label="Toggle hidden content"|(<div) role="list"(?= class="cit)'
 )
@@ -656,7 +656,7 @@ def _furnish(app):
         app.connect("build-finished", finish, priority=400)  # before the contents
 
 
-# chapters/site.md: Sources, and names for what is on the page
+# chapters/site.md: Sources, and corrected names
 def setup(app):
     """Run the pages, name their modules; let them load scripts when they are drawn."""
     app.connect("config-inited", _leave_formulas, priority=1)

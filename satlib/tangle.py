@@ -136,13 +136,12 @@ def defined_names(source):
         match node:
             case ast.ClassDef(name) | ast.FunctionDef(name):
                 what = (ast.get_docstring(node) or "").partition("\n")[0]
-            case ast.Assign([ast.Name(name)]) | ast.AnnAssign(ast.Name(name)):
-                what = "a constant."
-            case _:
-                continue
-        if not name.startswith("_"):
-            found.append((name, what))
-    return found
+                found.append((name, what))
+            case ast.Assign([target]) | ast.AnnAssign(target):
+                each = target.elts if isinstance(target, ast.Tuple) else [target]
+                names = [one.id for one in each if isinstance(one, ast.Name)]
+                found += [(name, "a constant.") for name in names]
+    return [(name, what) for name, what in found if not name.startswith("_")]
 
 
 # chapters/tangle.md: The page of names
@@ -187,10 +186,10 @@ FAULTS = """\
 
 # Faults: what is thrown at the library, and what happens
 
-Each row is a test, many of them with several inputs: `pytest -k "fault or fuzz"` throws
-them all, and inputs made at random, too, and processes that are killed or that start
-together; its last line says how many there were. The last column names a test of the
-file that stands above the table.
+Each row is a test, many of them with several inputs: `pytest -k "faults_ or fuzz_"`
+throws them all, and inputs made at random, too, and processes that are killed or that
+start together; its last line says how many there were. The last column names a test
+of the file that stands above the table.
 """
 TABLE = "| What is thrown at it | What happens | Test |\n| --- | --- | --- |"
 
@@ -283,7 +282,8 @@ def _read(path):
 def main(arguments=None):
     """Run `python -m satlib.tangle [--check]`; return its exit code."""
     parser = argparse.ArgumentParser("python -m satlib.tangle", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, exit 1")
+    told = "write nothing; exit 1 where a file is stale"
+    parser.add_argument("--check", action="store_true", help=told)
     check = parser.parse_args(arguments).check
     try:
         stale = stale_files()

@@ -217,7 +217,7 @@ def test_many_who_take_over_at_once(tmp_path, monkeypatch):
 
 
 def test_a_lock_that_vanishes_while_it_is_judged(tmp_path, monkeypatch):
-    """Another run took it away after one look at it: its holder has gone, no error."""
+    """A lock that another run takes away while it is judged: as if it had not been."""
     gone, holder = tmp_path / LOCK, {"owner": files.owner(), "inode": 1}
     monkeypatch.setattr(Path, "exists", lambda path: True)
     assert not files._lives(gone, holder)

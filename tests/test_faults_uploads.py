@@ -118,7 +118,7 @@ def test_what_to_do_is_told(explorer, content):
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_any_name(explorer, name):
-    """A file with such a name: it is taken; if it is broken, the name is escaped."""
+    """A name with marks of HTML, breaks or signs: taken; in messages it is escaped."""
     assert upload(explorer, (name, PNG)) == "" and len(explorer.images) == 2
     told = upload(explorer, (name, b"?"))
     told.encode()
@@ -195,7 +195,7 @@ EVENTS = {
 
 @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
 def test_a_message_stays_until_it_has_been_seen(explorer, event):
-    """Something else happens after a message: it stays until *seen* is pressed."""
+    """Something else happens after a message: it stays until `seen` is pressed."""
     controls = explorer.controls
     assert controls.seen.layout.display == "none"
     upload(explorer, ("mine.jpg", b"?"))

@@ -259,16 +259,16 @@ def trace(steps):
 # chapters/beam_search.md: Reading the captions off
 @dataclass
 class Hypothesis:
-    """A caption that a beam search found. T counts its words, without `<end>`."""
+    """A caption that a beam search found, of n words, without `<end>`."""
 
-    words: list  # T word ids
+    words: list  # n word ids
     log_prob: float  # of all words, and of `<end>` if it is finished
     score: float  # log_prob, normalised by the length
     finished: bool  # whether it reached `<end>`
-    word_log_probs: list  # T, each given the words before
-    rivals: list  # T lists of (word id, log-probability), the most probable first
-    alphas: torch.Tensor  # (T, P), where the decoder looked for each word
-    gates: list  # T, the gate's mean at each word
+    word_log_probs: list  # n, each given the words before
+    rivals: list  # n lists of (word id, log-probability), the most probable first
+    alphas: torch.Tensor  # (n, P), where the decoder looked for each word
+    gates: list  # n, the gate's mean at each word
 
 
 # chapters/beam_search.md: Reading the captions off

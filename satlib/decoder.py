@@ -84,7 +84,7 @@ class Decoder(nn.Module):
         return self.embedding(words)
 
     def step(self, words, hidden, cell_state, memory, image, alpha=None):
-        """Take one step: equation (decoder-step).
+        """Take one step: equation (decoder-step), all but the scores.
 
         Takes R rows, image by image: word vectors (R, E), the state (R, H), (R, H) and
         the number of the `image` (R,) that each looks at. With `alpha` (R, P) it looks
@@ -128,9 +128,9 @@ class Decoder(nn.Module):
 
 # chapters/decoder.md: The textbook's loop
 def textbook_step(decoder, regions, words, hidden, cell_state):
-    """One step of equation (decoder-step), literally (Xu et al. 2015, section 3.1.2).
+    """Take one step literally, all but the scores (Xu et al. 2015, section 3.1.2).
 
-    Takes the regions (b, P, D), the last words' ids (b,), the state (b, H) and (b, H).
+    Takes the regions (b, P, D), the previous words (b,), the state (b, H) and (b, H).
     Returns the new hidden state, the new cell state and alpha (b, P).
     """
     attention = decoder.attention

@@ -192,8 +192,8 @@ NUMBER = re.compile(r"–|[+−-]?\d[\d,.]*(e[+−-]?\d+)?[  ]?%?")
 def table(header, rows, caption=""):
     """Return a table as HTML: a header, and rows that begin with their names.
 
-    What is no text is shown as `str` does. Raises ValueError where a row is not as
-    long as the header.
+    What is no text is shown as `str` does. Raises ValueError where there is no row, or
+    one is not as long as the header.
     """
     rows = [[showable(str(content)) for content in row] for row in rows]
     columns = [*zip(*rows, strict=True)]

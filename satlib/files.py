@@ -459,7 +459,8 @@ def check_name(name):
     if marks or not bare or RESERVED.fullmatch(text) or len(text.encode()) > 100:
         raise ValueError(
             f"{name!r} can't begin a file's name on every system: write at most 100 "
-            'bytes, none of / \\ : * ? " < > |, and no space or dot at the ends'
+            'bytes, none of / \\ : * ? " < > |, no space or dot at the ends, and none '
+            "of the names that Windows keeps for itself, such as con, aux or com1"
         )
 
 

@@ -76,7 +76,7 @@ class Learner:
         self.average.update_parameters(self.models)
 
     def averaged(self):
-        """Return the averaged encoder (None if frozen) and the averaged decoder."""
+        """Return the averaged encoder (None if no checkpoint needs it) and decoder."""
         models = dict(self.average.module.items())
         return models.get("encoder"), models["decoder"]
 

@@ -89,9 +89,10 @@ def _picture(values, white=None):
 
 # chapters/photographs.md: Which files are opened
 FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM"]
-FORMATS += ["JPEG2000", "AVIF", "HEIF"]
+FORMATS += ["JPEG2000", "AVIF"]
 with suppress(ImportError):
     import_module("pillow_heif").register_heif_opener()
+    FORMATS.append("HEIF")
 
 
 def endings():

@@ -181,9 +181,9 @@ MANIFEST = "scenes.json"
 
 
 def make_plan(n, seed):
-    """Return what a folder is to hold; `world` changes when scenes do."""
+    """Return what a folder is to hold; `world` changes with what is drawn and told."""
     told = [(scene, scene.captions) for scene in map(make_scene, range(100))]
-    world = digest(repr([COLOURS, SHAPES, GROUNDS, DETAILS, told]))
+    world = digest(repr([COLOURS, SHAPES, GROUNDS, DETAILS, LAND, told]))
     return {"n": n, "seed": seed, "world": world[:8]}
 
 

@@ -211,7 +211,7 @@ def make_scene(seed):
 # chapters/storybook.md: A seed, a scene
 def simple_scene(name, colour, ground):
     """Put one thing on a ground. Raises ValueError where it does not belong."""
-    if name not in HOME.get(ground, []) + SKY:
+    if ground not in HOME or name not in HOME[ground] + SKY:
         raise ValueError(f"no {name!r} at {ground!r}; choose from {HOME} or {SKY}")
     if colour not in (colours := fitting_colours(name, ground)):
         raise ValueError(f"no {colour!r} {name} at {ground!r}; choose from {colours}")

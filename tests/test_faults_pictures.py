@@ -1,5 +1,6 @@
 """Pictures in unusual forms, and files that are none."""
 
+import importlib.util
 import io
 import random
 import struct
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from satlib.photographs import FORMATS, load_photograph, open_photograph
+from satlib.photographs import FORMATS, endings, load_photograph, open_photograph
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,12 @@ FOREIGN = {
     "damaged, or of no kind": b"Dear diary,\n",
     "of no kind that is read: JPEG, ": bytes(1000),
 }
+
+
+def test_what_cannot_be_read_is_not_in_the_list_of_what_can():
+    """A list of the kinds that are read: HEIF stands in it with pillow-heif only."""
+    assert ("HEIF" in FORMATS) == (importlib.util.find_spec("pillow_heif") is not None)
+    assert ("HEIF" in FORMATS) == (".heic" in endings())
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.png"])

@@ -204,6 +204,8 @@ def test_the_worked_example_can_be_drawn():
         simple_scene("fish", "red", "grass")
     with pytest.raises(ValueError, match="no 'white' cat at 'snow'"):
         simple_scene("cat", "white", "snow")
+    with pytest.raises(ValueError, match="no 'bird' at 'moon'"):
+        simple_scene("bird", "red", "moon")
 
 
 def test_named_objects():

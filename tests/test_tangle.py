@@ -177,7 +177,7 @@ def test_the_page_of_names(project, capsys):
         cell(
             '# satlib/eyes.py\nclass Look:\n    """Look at `<a>`, <b>.\n\n    More."""'
         ),
-        cell("# satlib/eyes.py\nbare = lambda: 1\ndef _own(): ..."),
+        cell("# satlib/eyes.py\nbare = lambda: 1\nleft, _own = 1, 2\ndef _own(): ..."),
         cell("def shown(): ..."),
     )
     project.chapter("ears", cell("# satlib/ears.py\nLOUD: int = 1\ndef bang(): ..."))
@@ -190,6 +190,7 @@ def test_the_page_of_names(project, capsys):
         "- `bang` in [ears](ears.md):",
         "- `bare` in [eyes](eyes.md): a constant.",
         "## L",
+        "- `left` in [eyes](eyes.md): a constant.",
         "- `Look` in [eyes](eyes.md): Look at `<a>`, \\<b>.",
         "- `LOUD` in [ears](ears.md): a constant.",
     ]

@@ -964,12 +964,21 @@ function use(name) {
   else canvas.tabIndex = 0;
 }
 
-const paints = (event) => event.buttons === 1 && tool !== "look" && own;
+let last = null;  // region of the stroke that is going on
+function stroke(event) {
+  if (event.buttons !== 1 || tool === "look" || !own) return (last = null);
+  const region = regionAt(event);
+  paint(region, last ?? region);
+  last = region;
+}
+
 frame.onpointerdown = (event) => {
   if (tool !== "look") event.preventDefault();
-  if (paints(event)) paint(regionAt(event));
+  last = null;
+  stroke(event);
 };
-frame.onpointermove = (event) => paints(event) && paint(regionAt(event), cursor);
+frame.onpointermove = stroke;
+frame.onpointerleave = () => (last = null);
 canvas.onfocus = canvas.onblur = () => tool !== "look" && drawBrush();
 canvas.onkeydown = (event) => {
   const side = sideOf(), x = cursor % side;

@@ -451,20 +451,26 @@ def test_the_gaze_is_where_it_is_held(folder, chromium):
 
 @IN_A_PAGE
 def test_a_quick_stroke_leaves_no_gap(folder, chromium):
-    """From the upper left to the right, in one move of the mouse."""
+    """In one move of the mouse; and one from outside begins where it comes in."""
     with opened(folder, chromium) as tab:
         load(tab)
         tab.get_by_label("hold the gaze").check()
-        paint(tab, 1, 1)
-        box = tab.locator("#live-brush").bounding_box()
-        x, y = (box["x"] + box["width"] * share for share in (1.5 / 14, 12.5 / 14))
-        tab.mouse.move(x, box["y"] + x - box["x"])
-        tab.mouse.down()
-        tab.mouse.move(y, box["y"] + x - box["x"])
-        tab.mouse.up()
-        wait(tab)
-        covered = tab.locator("#live-brush").evaluate(ALPHAS)
-        assert [row.count(True) for row in covered] == [14] * 3 + [0] * 11
+        brush = tab.locator("#live-brush")
+        brush.scroll_into_view_if_needed()
+        box = brush.bounding_box()
+
+        def stroke(*places):
+            for number, (row, column) in enumerate(places):
+                x = box["x"] + (column + 0.5) / 14 * box["width"]
+                tab.mouse.move(x, box["y"] + (row + 0.5) / 14 * box["height"])
+                if number == 0:
+                    tab.mouse.down()
+            tab.mouse.up()
+            wait(tab)
+            return [row.count(True) for row in brush.evaluate(ALPHAS)]
+
+        assert stroke((12, -1), (12, 12)) == [0] * 11 + [3] * 3
+        assert stroke((1, 1), (1, 12)) == [14] * 3 + [0] * 8 + [3] * 3
 
 
 ALPHAS = """canvas => {

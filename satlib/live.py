@@ -875,9 +875,9 @@ function regionAt({ clientX, clientY }) {
 }
 
 function cover(row, column) {
-  const side = sideOf(), last = side - 1;
-  for (let i = Math.max(0, row - 1); i <= Math.min(last, row + 1); i++) {
-    for (let j = Math.max(0, column - 1); j <= Math.min(last, column + 1); j++) {
+  const side = sideOf(), end = side - 1;
+  for (let i = Math.max(0, row - 1); i <= Math.min(end, row + 1); i++) {
+    for (let j = Math.max(0, column - 1); j <= Math.min(end, column + 1); j++) {
       painted.add(i * side + j);
     }
   }
@@ -966,9 +966,9 @@ function use(name) {
 
 let last = null;  // region of the stroke that is going on
 function stroke(event) {
-  if (event.buttons !== 1 || tool === "look" || !own) return (last = null);
-  const region = regionAt(event);
-  paint(region, last ?? region);
+  const paints = event.buttons === 1 && tool !== "look" && own;
+  const region = paints ? regionAt(event) : null;
+  if (paints) paint(region, last ?? region);
   last = region;
 }
 
